@@ -1,0 +1,82 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filters of this collection: thin covers over module_utils, which hold the decisions."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, List, Mapping
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _declaration, _report, _settings
+
+
+def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a filter's own errors reach the operator as they are."""
+
+    def filter_function(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (_declaration.DeclarationError, _settings.SettingError) as error:
+            raise AnsibleFilterError(str(error)) from error
+
+    return filter_function
+
+
+def with_artifacts(modules: List[Dict[str, Any]], artifacts: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """Return each module with the artifact and its digest that this host has for it, where it has one."""
+    merged = []
+    for module in modules:
+        found = artifacts.get(module["name"]) or {}
+        merged.append({**module, "artifact": found.get("path") or None, "sha256": found.get("sha256") or module.get("sha256")})
+    return merged
+
+
+def artifacts_by_name(results: List[Dict[str, Any]], loop_var: str) -> Dict[str, Dict[str, str]]:
+    """Return name to path and digest, from the results of a loop over redis_module_artifact."""
+    return {r[loop_var]["name"]: {"path": r.get("path", ""), "sha256": r.get("sha256", "")} for r in results}
+
+
+def without_header(modules: List[Dict[str, Any]], folders: List[str]) -> List[str]:
+    """Return the names of the modules whose sources, looked for in I(folders), hold no redismodule.h."""
+    names = []
+    for module in modules:
+        folder = _build.locate(module["src"], folders)
+        if folder is None or not any(os.path.basename(f) == "redismodule.h" for f in _build.source_files(folder)):
+            names.append(module["name"])
+    return names
+
+
+def on_controller(path: str, folders: List[str]) -> str:
+    """Return the absolute path of a file on the controller that is looked for in I(folders)."""
+    found = _build.locate(path, folders)
+    if found is None:
+        raise AnsibleFilterError(f"there is no {path} on the controller; looked in {', '.join(_build.search(folders))}")
+    return found
+
+
+def only(modules: List[Dict[str, Any]], *keys: str) -> List[Dict[str, Any]]:
+    """Return each module with these keys alone: what a plugin takes."""
+    return [{key: module[key] for key in keys if key in module} for module in modules]
+
+
+class FilterModule:
+    """Entry point."""
+
+    def filters(self) -> Dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {
+            "declared_modules": speaking(_declaration.declared),
+            "with_artifacts": with_artifacts,
+            "only_keys": only,
+            "artifacts_by_name": artifacts_by_name,
+            "without_header": without_header,
+            "on_controller": on_controller,
+            "conf_line": _settings.conf_line,
+            "module_lines": _settings.module_lines,
+            "extra_lines": speaking(_settings.extra_lines),
+            "io_threads": speaking(_settings.io_threads),
+            "report_rows": lambda results, hosts: _report.rows(hosts, results),
+            "report_table": _report.table,
+        }

@@ -1,0 +1,172 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From sources to an artifact: what is run, and when it has to be run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+RECIPE = 1
+"""Raised whenever the way of building changes, so that every artifact is built anew."""
+
+COMPILE_FLAGS = (
+    "-fPIC",
+    "-std=gnu99",
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Werror=implicit-function-declaration",
+    "-fstack-protector-strong",
+    "-U_FORTIFY_SOURCE",
+    "-D_FORTIFY_SOURCE=2",
+)
+LINK_FLAGS = ("-shared", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id=sha1")
+
+LEFT_OUT_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__"})
+LEFT_OUT_ENDINGS = (".o", ".xo", ".lo", ".d")
+"""Left-overs of somebody's own build: newer than the sources, they would make C(make) believe it is done."""
+
+SHOWN_LINES = 40
+
+
+class BuildError(Exception):
+    """A build that cannot be, or failed; the text is for the operator."""
+
+
+def search(folders: Iterable[str]) -> List[str]:
+    """Return where a relative path is looked for on the controller, in order; the current folder comes last."""
+    return list(dict.fromkeys([folder for folder in folders if folder] + [os.getcwd()]))
+
+
+def locate(path: str, folders: Iterable[str]) -> Optional[str]:
+    """Return the absolute path of what a user named, or None where it is nowhere."""
+    expanded = os.path.expanduser(path)
+    for folder in [""] if os.path.isabs(expanded) else search(folders):
+        candidate = os.path.normpath(os.path.join(folder, expanded))
+        if os.path.exists(candidate):
+            return candidate
+    return None
+
+
+def source_files(folder: str, make_output: str = "") -> List[str]:
+    """Return the files of a source tree that a build may need, relative and sorted.
+
+    Version control, object files and I(make_output) itself are left out.
+    """
+    found = []
+    for top, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if f not in LEFT_OUT_FOLDERS)
+        for name in files:
+            relative = os.path.relpath(os.path.join(top, name), folder)
+            if not name.endswith(LEFT_OUT_ENDINGS) and relative != os.path.normpath(make_output or "."):
+                found.append(relative)
+    return sorted(found)
+
+
+def default_sources(files: Iterable[str]) -> List[str]:
+    """Return what is compiled where an entry names no sources: every .c directly in src."""
+    return sorted(f for f in files if f.endswith(".c") and os.sep not in f)
+
+
+def tree_digest(folder: str, files: Sequence[str]) -> str:
+    """Return one digest over names, x bits and contents; time stamps and owners do not count. Raises OSError."""
+    total = hashlib.sha256()
+    for relative in files:
+        path = os.path.join(folder, relative)
+        with open(path, "rb") as stream:
+            content = hashlib.sha256(stream.read()).hexdigest()
+        executable = "x" if os.access(path, os.X_OK) else "-"
+        total.update(f"{relative}\0{executable}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def pack(folder: str, files: Sequence[str], target: str) -> None:
+    """Write the files into a gzip tar at I(target): one transfer instead of one for each file. Raises OSError."""
+    with tarfile.open(target, "w:gz", compresslevel=6, dereference=True) as archive:
+        for relative in files:
+            archive.add(os.path.join(folder, relative), arcname=relative, recursive=False)
+
+
+def unpack(archive: str, folder: str) -> None:
+    """Unpack what pack() wrote into I(folder). Raises OSError, tarfile.TarError and BuildError."""
+    with tarfile.open(archive, "r:gz") as stream:
+        for member in stream.getmembers():
+            target = os.path.normpath(os.path.join(folder, member.name))
+            if not target.startswith(folder + os.sep) or not member.isreg():
+                raise BuildError(f"the source archive holds {member.name!r}, which is no plain file below src")
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            source = stream.extractfile(member)
+            assert source is not None
+            with open(target, "wb") as out:
+                out.write(source.read())
+            os.chmod(target, 0o755 if member.mode & 0o100 else 0o644)
+
+
+def inputs_digest(inputs: Mapping[str, Any]) -> str:
+    """Return one digest over all that a build depends on (JSON types only)."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def include_flags(module: Mapping[str, Any], header_dir: str) -> List[str]:
+    """Return the -I flags: the module's own folders first, so that its own redismodule.h wins, then the server's.
+
+    A module of Redis' own source tree says C(#include "../redismodule.h"): C(header_dir/modules) answers that.
+    """
+    flags = ["-I."] + [f"-I{folder}" for folder in module["include_dirs"]]
+    if header_dir:
+        flags += [f"-I{header_dir}", f"-I{header_dir}/modules"]
+    return flags
+
+
+def compile_commands(module: Mapping[str, Any], sources: Sequence[str], cc: str, header_dir: str, folder: str, output: str) -> List[List[str]]:
+    """Return the commands, in order: gcc -c for each source, then gcc -shared. Run with I(folder) as directory.
+
+    The folder's own name is mapped away and the random seed of symbols is the source's name, so the same inputs
+    give the same bytes wherever they lie.
+    """
+    defines = [f"-D{define}" for define in module["defines"]]
+    mapping = [f"-ffile-prefix-map={folder}=."] + ([f"-ffile-prefix-map={header_dir}=redis"] if header_dir else [])
+    objects, commands = [], []
+    for number, source in enumerate(sources):
+        target = f".objects/{number}-{os.path.basename(source)}.o"
+        objects.append(target)
+        commands.append(
+            [cc, *COMPILE_FLAGS, *mapping, f"-frandom-seed={source}"]
+            + [*include_flags(module, header_dir), *defines, *module["cflags"]]
+            + ["-MMD", "-c", source, "-o", target]
+        )
+    libraries = [f"-l{library}" for library in module["libraries"]]
+    commands.append([cc, *LINK_FLAGS, "-o", output, *objects, *module["ldflags"], *libraries, "-lc"])
+    return commands
+
+
+def make_command(module: Mapping[str, Any]) -> List[str]:
+    """Return the command for a module with its own Makefile."""
+    return ["make", module["make_target"], *module["make_args"]]
+
+
+def build_environment(header_dir: str) -> Dict[str, str]:
+    """Return the environment of every build: messages in English, no clock, the server's header within reach.
+
+    CPATH is looked up after all -I flags, so a Makefile that finds its own redismodule.h keeps it.
+    """
+    environment = {"LC_ALL": "C", "SOURCE_DATE_EPOCH": "0", "ZERO_AR_DATE": "1"}
+    if header_dir:
+        environment["CPATH"] = f"{header_dir}:{header_dir}/modules"
+    return environment
+
+
+def missing_header(output: str) -> bool:
+    """Whether a compiler's output says that redismodule.h could not be found."""
+    return any("redismodule.h" in line and "No such file" in line for line in output.splitlines())
+
+
+def shown(output: str, folder: str) -> Tuple[List[str], bool]:
+    """Return the compiler's lines with the build folder's name taken out, and whether lines were left out."""
+    lines = [line.replace(folder + "/", "") for line in output.splitlines() if line.strip()]
+    return lines[:SHOWN_LINES], len(lines) > SHOWN_LINES

@@ -1,0 +1,188 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Talk to a Redis server by redis-py, from 3.5.3 (Debian 11) to the newest.
+
+Answers are taken raw wherever releases of redis-py parse them differently.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+REDIS_IMPORT_ERROR: Optional[str]
+try:
+    import redis
+except ImportError:
+    REDIS_IMPORT_ERROR = traceback.format_exc()
+else:
+    REDIS_IMPORT_ERROR = None
+
+LOGIN_ARGUMENTS: Dict[str, Dict[str, Any]] = {
+    "login_host": {"type": "str", "default": "127.0.0.1"},
+    "login_port": {"type": "int", "default": 6379},
+    "login_user": {"type": "str"},
+    "login_password": {"type": "str", "no_log": True},
+    "login_unix_socket": {"type": "path"},
+    "tls": {"type": "bool", "default": False},
+    "validate_certs": {"type": "bool", "default": True},
+    "ca_certs": {"type": "path"},
+    "client_cert_file": {"type": "path"},
+    "client_key_file": {"type": "path"},
+    "login_timeout": {"type": "float", "default": 5.0},
+}
+"""What every module that talks to a server takes; documented in doc_fragments/redis.py."""
+
+
+class ServerError(Exception):
+    """The server can't be reached, or refuses; the text is for the operator."""
+
+
+class LoadedModule(NamedTuple):
+    """One line of MODULE LIST. I(path) and I(args) are None where the server does not tell (before 7.0)."""
+
+    name: str
+    version: int
+    path: Optional[str]
+    args: Optional[Tuple[str, ...]]
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the module is part of the server itself (Redis 8 lists C(vectorset) with an empty path)."""
+        return self.path == ""
+
+
+def text(value: Any) -> Any:
+    """Decode what the server sent; bytes that are no UTF-8 survive as surrogates."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def pairs(reply: Any) -> Dict[str, Any]:
+    """Return a flat list of names and values, or a map, as a dict with text names."""
+    if isinstance(reply, Mapping):
+        return {text(key): value for key, value in reply.items()}
+    items = list(reply)
+    return {text(items[i]): items[i + 1] for i in range(0, len(items) - 1, 2)}
+
+
+def parse_module_list(reply: Any) -> List[LoadedModule]:
+    """Read the answer of MODULE LIST, or the C(modules) field of HELLO, of any version; sorted by name."""
+    modules = []
+    for entry in reply:
+        fields = pairs(entry)
+        path, args = fields.get("path"), fields.get("args")
+        modules.append(
+            LoadedModule(
+                name=text(fields["name"]),
+                version=int(fields["ver"]),
+                path=None if path is None else text(path),
+                args=None if args is None else tuple(str(text(arg)) for arg in args),
+            )
+        )
+    return sorted(modules)
+
+
+def parse_info(reply: bytes) -> Dict[str, str]:
+    """Read the raw text of INFO into a flat dict; repeated fields (C(module)) keep the last, as nobody needs them."""
+    fields = {}
+    for line in reply.decode("utf-8", "surrogateescape").splitlines():
+        if line and not line.startswith("#") and ":" in line:
+            name, value = line.split(":", 1)
+            fields[name] = value
+    return fields
+
+
+class Client:
+    """A connection to one server, with the few commands that this collection needs.
+
+    I(config_command) is the name of CONFIG where rename-command changed it; empty where it was taken away.
+    """
+
+    def __init__(self, connection: Any, where: str, config_command: str = "CONFIG") -> None:
+        self._connection = connection
+        self.where = where
+        self.config_command = config_command
+
+    def call(self, *words: str) -> Any:
+        """Send one command and return the raw answer.
+
+        Raises ServerError with the server's own words.
+        """
+        try:
+            self._connection.send_command(*words)
+            return self._connection.read_response()
+        except redis.exceptions.RedisError as error:
+            raise ServerError(f"{' '.join(words[:2])} at {self.where}: {error}") from error
+        except OSError as error:
+            raise ServerError(f"{self.where}: {error}") from error
+
+    def info(self) -> Dict[str, str]:
+        """INFO, all default sections, as a flat dict of text."""
+        reply = self.call("INFO")
+        return parse_info(reply if isinstance(reply, bytes) else str(reply).encode())
+
+    def modules(self) -> List[LoadedModule]:
+        """What MODULE LIST reports, or HELLO for a user that may not run MODULE LIST."""
+        try:
+            return parse_module_list(self.call("MODULE", "LIST"))
+        except ServerError as refused:
+            try:
+                return parse_module_list(pairs(self.call("HELLO"))["modules"])
+            except (ServerError, KeyError):
+                raise refused from None
+
+    def settings(self) -> Dict[str, str]:
+        """CONFIG GET *: every setting as the server itself writes it."""
+        if not self.config_command:
+            raise ServerError(f"{self.where}: CONFIG is renamed away, so its settings cannot be read")
+        reply = pairs(self.call(self.config_command, "GET", "*"))
+        return {name: str(text(value)) for name, value in reply.items()}
+
+    def set(self, name: str, value: str) -> None:
+        """CONFIG SET. Raises ServerError where the server refuses."""
+        self.call(self.config_command, "SET", name, value)
+
+    def close(self) -> None:
+        """End the connection; never raises."""
+        try:
+            self._connection.disconnect()
+        except (OSError, redis.exceptions.RedisError):
+            pass
+
+
+def connect(params: Mapping[str, Any], config_command: str = "CONFIG") -> Client:
+    """Open a connection as the module's arguments say (see LOGIN_ARGUMENTS).
+
+    Raises ServerError where nobody answers, or the password is wrong.
+    """
+    common: Dict[str, Any] = {
+        "username": params.get("login_user"),
+        "password": params.get("login_password"),
+        "socket_timeout": params.get("login_timeout") or 5.0,
+        "socket_connect_timeout": params.get("login_timeout") or 5.0,
+    }
+    if params.get("login_unix_socket"):
+        where = params["login_unix_socket"]
+        common.pop("socket_connect_timeout")
+        connection = redis.connection.UnixDomainSocketConnection(path=where, **common)
+    else:
+        where = f"{params['login_host']}:{params['login_port']}"
+        common.update(host=params["login_host"], port=params["login_port"])
+        if params.get("tls"):
+            connection = redis.connection.SSLConnection(
+                ssl_ca_certs=params.get("ca_certs"),
+                ssl_certfile=params.get("client_cert_file"),
+                ssl_keyfile=params.get("client_key_file"),
+                ssl_cert_reqs="required" if params.get("validate_certs") else "none",
+                **common,
+            )
+        else:
+            connection = redis.connection.Connection(**common)
+    try:
+        connection.connect()
+    except redis.exceptions.RedisError as error:
+        raise ServerError(f"{where}: {error}") from error
+    except OSError as error:
+        raise ServerError(f"{where}: {error}") from error
+    return Client(connection, where, config_command)

@@ -1,0 +1,240 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read and write redis.conf as Redis itself does.
+
+Nothing here touches a file or a server: text in, text or values out.
+The quoting rules are those of C(sdssplitargs) in Redis' own source: they are not shell rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
+
+SECRET_DIRECTIVES = frozenset(
+    {"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "user"}
+)
+"""Directives whose arguments must never be shown."""
+
+START_ONLY_DIRECTIVES = frozenset({"rename-command", "loadmodule", "include"})
+"""Directives that a running server cannot be asked about, on any version."""
+
+PLACE_BOUND_DIRECTIVES = frozenset(
+    {
+        "bind",
+        "cluster-config-file",
+        "cluster-enabled",
+        "daemonize",
+        "dir",
+        "aclfile",
+        "logfile",
+        "maxclients",
+        "pidfile",
+        "port",
+        "proc-title-template",
+        "replicaof",
+        "slaveof",
+        "supervised",
+        "syslog-enabled",
+        "tls-port",
+        "unixsocket",
+        "unixsocketperm",
+    }
+)
+"""Directives that tie a server to its place on the host: a second server beside it must not have them."""
+
+_NEEDS_QUOTES = re.compile(r"""[\s"'\\\x00-\x1f\x7f]""")
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "a": "\a"}
+_REVERSE_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\a": "\\a"}
+
+
+class ConfError(ValueError):
+    """A line that Redis would not read, with its number."""
+
+
+class Directive(NamedTuple):
+    """One line of redis.conf: its name in lower case and its arguments, unquoted."""
+
+    name: str
+    args: Tuple[str, ...]
+
+
+def quote(value: str) -> str:
+    """Return I(value) so that Redis reads it back as one argument, unchanged."""
+    if value and not _NEEDS_QUOTES.search(value):
+        return value
+    out = []
+    for char in value:
+        if char in ('"', "\\"):
+            out.append("\\" + char)
+        elif char in _REVERSE_ESCAPES:
+            out.append(_REVERSE_ESCAPES[char])
+        elif ord(char) < 0x20 or ord(char) == 0x7F:
+            out.append(f"\\x{ord(char):02x}")
+        else:
+            out.append(char)
+    return '"' + "".join(out) + '"'
+
+
+def split(line: str) -> List[str]:
+    """Split one line into its arguments, as Redis does.
+
+    Raises ConfError where Redis would say "Unbalanced quotes in configuration line".
+    """
+    args: List[str] = []
+    position, end = 0, len(line)
+    while True:
+        while position < end and line[position].isspace():
+            position += 1
+        if position >= end:
+            return args
+        current: List[str] = []
+        while position < end and not line[position].isspace():
+            char = line[position]
+            if char == '"':
+                text, position = _double_quoted(line, position + 1)
+                current.append(text)
+            elif char == "'":
+                text, position = _single_quoted(line, position + 1)
+                current.append(text)
+            else:
+                current.append(char)
+                position += 1
+        args.append("".join(current))
+
+
+def _double_quoted(line: str, position: int) -> Tuple[str, int]:
+    out: List[str] = []
+    while position < len(line):
+        char = line[position]
+        if char == "\\" and re.match(r"x[0-9a-fA-F]{2}", line[position + 1 :]):
+            out.append(chr(int(line[position + 2 : position + 4], 16)))
+            position += 4
+        elif char == "\\" and position + 1 < len(line):
+            following = line[position + 1]
+            out.append(_ESCAPES.get(following, following))
+            position += 2
+        elif char == '"':
+            return "".join(out), _closed(line, position + 1)
+        else:
+            out.append(char)
+            position += 1
+    raise ConfError("a double quote is not closed")
+
+
+def _single_quoted(line: str, position: int) -> Tuple[str, int]:
+    out: List[str] = []
+    while position < len(line):
+        char = line[position]
+        if char == "\\" and line[position + 1 : position + 2] == "'":
+            out.append("'")
+            position += 2
+        elif char == "'":
+            return "".join(out), _closed(line, position + 1)
+        else:
+            out.append(char)
+            position += 1
+    raise ConfError("a single quote is not closed")
+
+
+def _closed(line: str, position: int) -> int:
+    if position < len(line) and not line[position].isspace():
+        raise ConfError("a closing quote is followed by text without a space")
+    return position
+
+
+def parse(text: str) -> List[Directive]:
+    """Read a redis.conf into its directives, in order; comments and empty lines are dropped."""
+    directives = []
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            words = split(line)
+        except ConfError as error:
+            raise ConfError(f"line {number}: {error}") from error
+        directives.append(Directive(words[0].lower(), tuple(words[1:])))
+    return directives
+
+
+def render(directives: Iterable[Directive]) -> str:
+    """Write directives as redis.conf text, one a line, each argument quoted where it needs to be."""
+    return "".join(" ".join([d.name, *(quote(arg) for arg in d.args)]) + "\n" for d in directives)
+
+
+def masked(text: str) -> str:
+    """Return the directives of a redis.conf as they may be shown: without comments, secret arguments replaced.
+
+    The user's name of an ACL rule and the type of a Sentinel setting stay readable. A rename-command's new
+    name is a secret too: whoever knows it can run the command.
+    """
+    lines = []
+    for raw in text.splitlines():
+        if not raw.strip() or raw.strip().startswith("#"):
+            continue
+        try:
+            words = split(raw.strip())
+        except ConfError:
+            words = []
+        name = words[0].lower() if words else ""
+        if name == "user" and len(words) > 2:
+            lines.append(f"user {quote(words[1])} (hidden)")
+        elif name == "rename-command" and len(words) > 2 and words[2]:
+            lines.append(f"rename-command {quote(words[1])} (hidden)")
+        elif name == "sentinel" and len(words) > 3 and words[1].lower() in ("auth-pass", "sentinel-pass"):
+            lines.append(f"sentinel {words[1]} {quote(words[2])} (hidden)")
+        elif name in SECRET_DIRECTIVES:
+            lines.append(f"{name} (hidden)")
+        else:
+            lines.append(raw)
+    return "".join(line + "\n" for line in lines)
+
+
+def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> List[Directive]:
+    """Return what a throwaway server gets: the same settings, none of the ties to the real one's place.
+
+    I(folder) is an empty folder of its own, I(socket) the unix socket to listen on. It has no TCP port,
+    follows no primary and logs to standard output.
+    """
+    kept = [d for d in directives if d.name not in PLACE_BOUND_DIRECTIVES]
+    own = [
+        Directive("port", ("0",)),
+        Directive("unixsocket", (socket,)),
+        Directive("unixsocketperm", ("700",)),
+        Directive("dir", (folder,)),
+        Directive("daemonize", ("no",)),
+        Directive("logfile", ("",)),
+    ]
+    return own + kept
+
+
+def with_module_paths(directives: Sequence[Directive], paths: Dict[str, str]) -> List[Directive]:
+    """Return the directives with each loadmodule path that I(paths) knows replaced by its value."""
+    changed = []
+    for directive in directives:
+        if directive.name == "loadmodule" and directive.args and directive.args[0] in paths:
+            directive = Directive(directive.name, (paths[directive.args[0]], *directive.args[1:]))
+        changed.append(directive)
+    return changed
+
+
+def renamed_command(directives: Iterable[Directive], command: str) -> str:
+    """Return the name under which I(command) can be called; empty where it was taken away."""
+    name = command
+    for directive in directives:
+        if directive.name == "rename-command" and len(directive.args) == 2 and directive.args[0].upper() == command.upper():
+            name = directive.args[1]
+    return name
+
+
+def start_digest(directives: Iterable[Directive], dropin: str) -> str:
+    """Return a digest of all that only a start can change and that no running server can be asked about.
+
+    Each start leaves it on the host, so that a run can see what the running server was started with. The new names
+    of renamed commands go into it only hashed together with everything else.
+    """
+    lines = [render([d]) for d in directives if d.name in START_ONLY_DIRECTIVES]
+    return hashlib.sha256(("".join(lines) + "\0" + dropin).encode()).hexdigest()[:32]

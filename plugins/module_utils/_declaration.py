@@ -1,0 +1,211 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a user declares in C(redis_modules), checked and completed.
+
+One place for it: the filter, the actions and the modules of this collection all read entries through here.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import Any, Dict, List, Mapping, Sequence
+
+ORIGINS = ("src", "artifact")
+BUILD_KEYS = ("sources", "include_dirs", "defines", "cflags", "ldflags", "libraries")
+MAKE_KEYS = ("make_target", "make_output", "make_args")
+
+MODULE_OPTIONS: Dict[str, Dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "src": {"type": "str"},
+    "sources": {"type": "list", "elements": "str", "default": []},
+    "include_dirs": {"type": "list", "elements": "str", "default": []},
+    "defines": {"type": "list", "elements": "str", "default": []},
+    "cflags": {"type": "list", "elements": "str", "default": []},
+    "ldflags": {"type": "list", "elements": "str", "default": []},
+    "libraries": {"type": "list", "elements": "str", "default": []},
+    "make_target": {"type": "str"},
+    "make_output": {"type": "str"},
+    "make_args": {"type": "list", "elements": "str", "default": []},
+    "artifact": {"type": "str"},
+    "sha256": {"type": "str"},
+    "path": {"type": "str"},
+    "args": {"type": "list", "elements": "str", "default": []},
+    "config": {"type": "dict", "default": {}},
+    "version": {"type": "int"},
+}
+"""The keys of an entry. The roles' argument_specs say the same to the user; a unit test holds them together."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class DeclarationError(ValueError):
+    """What is wrong with C(redis_modules), for the operator: every fault, one a line."""
+
+
+def declared(entries: Any, folder: str) -> List[Dict[str, Any]]:
+    """Return the entries of C(redis_modules) with every key filled in, in the same order.
+
+    I(folder) is where modules lie on a host; each entry's C(path) is made absolute by it.
+
+    Raises DeclarationError with all faults at once; each names the module, what was found and what to do.
+    """
+    if not isinstance(entries, Sequence) or isinstance(entries, (str, bytes)):
+        raise DeclarationError(f"redis_modules must be a list of modules, not {type(entries).__name__}")
+    faults: List[str] = []
+    modules: List[Dict[str, Any]] = []
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, Mapping):
+            faults.append(f"redis_modules[{number}] must be a dictionary with a name, not {entry!r}")
+            continue
+        label = f"module {entry.get('name') or 'number ' + str(number)}"
+        found = entry_faults(entry) or path_faults(entry, folder)
+        faults += [f"{label}: {fault}" for fault in found]
+        if not found:
+            modules.append(completed(entry, folder))
+    for key in ("name", "path"):
+        values = [str(module[key]) for module in modules]
+        for value in sorted({v for v in values if values.count(v) > 1}):
+            faults.append(f"module {key} {value}: it is declared {values.count(value)} times; give each module one entry")
+    if faults:
+        raise DeclarationError("\n".join(faults))
+    return modules
+
+
+def completed(entry: Mapping[str, Any], folder: str) -> Dict[str, Any]:
+    """Return a valid entry with every key of MODULE_OPTIONS, defaults where it says nothing."""
+    module: Dict[str, Any] = {}
+    for key, spec in MODULE_OPTIONS.items():
+        value = entry.get(key)
+        if value is None:
+            default = spec.get("default")
+            module[key] = list(default) if isinstance(default, list) else dict(default) if isinstance(default, dict) else default
+        elif spec["type"] == "list":
+            module[key] = [str(item) for item in value]
+        elif spec["type"] == "int":
+            module[key] = int(value)
+        elif spec["type"] == "dict":
+            module[key] = {str(k): setting_text(v) for k, v in value.items()}
+        else:
+            module[key] = str(value)
+    if module["sha256"]:
+        module["sha256"] = module["sha256"].lower()
+    module["path"] = posixpath.normpath(posixpath.join(folder, module["path"] or module["name"] + ".so"))
+    module["config"] = {directive_name(module["name"], key): value for key, value in module["config"].items()}
+    return module
+
+
+def directive_name(module: str, key: str) -> str:
+    """Return a module's own directive as redis.conf names it: MODULE.KEY, unless it has a dot already."""
+    return key if "." in key else f"{module}.{key}"
+
+
+def setting_text(value: Any) -> str:
+    """Return a directive's value as redis.conf writes it: YAML's true and false are yes and no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def entry_faults(entry: Mapping[str, Any]) -> List[str]:
+    """Return all that is wrong with one entry by itself."""
+    faults: List[str] = []
+    for key in entry:
+        if key not in MODULE_OPTIONS:
+            faults.append(f"unknown key {key!r}; the keys are {', '.join(MODULE_OPTIONS)}")
+    for key, spec in MODULE_OPTIONS.items():
+        faults += _type_faults(key, spec["type"], entry.get(key))
+    if faults:
+        return faults
+    name = str(entry.get("name") or "")
+    if not _NAME.fullmatch(name):
+        faults.append(f"name {name!r} must be letters, digits, _ . or -, as MODULE LIST reports it")
+    state = entry.get("state") or "present"
+    if state not in MODULE_OPTIONS["state"]["choices"]:
+        faults.append(f"state {state!r} must be present or absent")
+    if state == "absent":
+        return faults
+    return faults + _origin_faults(entry) + _text_faults(entry)
+
+
+def _type_faults(key: str, wanted: str, value: Any) -> List[str]:
+    if value is None:
+        return []
+    if wanted == "list" and (not isinstance(value, Sequence) or isinstance(value, (str, bytes))):
+        return [f"{key} must be a list, not {value!r}"]
+    if wanted == "list":
+        return [f"{key} holds {item!r}; each item must be text" for item in value if isinstance(item, (Mapping, list))]
+    if wanted == "dict" and not isinstance(value, Mapping):
+        return [f"{key} must be a dictionary, not {value!r}"]
+    if wanted == "int" and not re.fullmatch(r"-?\d+", str(value)):
+        return [f"{key} must be a whole number as MODULE LIST reports it, not {value!r}"]
+    if wanted == "str" and isinstance(value, (Mapping, list)):
+        return [f"{key} must be text, not {value!r}"]
+    return []
+
+
+def _origin_faults(entry: Mapping[str, Any]) -> List[str]:
+    given = [key for key in ORIGINS if entry.get(key)]
+    if len(given) != 1:
+        return [f"give exactly one of src (C sources) or artifact (a built .so), not {' and '.join(given) or 'none'}"]
+    faults = []
+    if entry.get("artifact"):
+        faults += [f"{key} goes with src, not with artifact" for key in BUILD_KEYS + MAKE_KEYS if entry.get(key)]
+        if not _SHA256.fullmatch(str(entry.get("sha256") or "").lower()):
+            faults.append("artifact needs its sha256 (64 hexadecimal digits; the command sha256sum prints it)")
+        return faults
+    if entry.get("sha256"):
+        faults.append("sha256 goes with artifact, not with src: what is built is known by its sources")
+    if entry.get("make_target") or entry.get("make_output") or entry.get("make_args"):
+        faults += [f"{key} is the Makefile's own business; leave it out beside make_target" for key in BUILD_KEYS if entry.get(key)]
+        if not entry.get("make_output"):
+            faults.append("make_target needs make_output, the .so that it leaves, relative to src")
+        if not entry.get("make_target"):
+            faults.append("make_output and make_args need make_target")
+    for key in ("sources", "include_dirs", "make_output"):
+        value = entry.get(key) or []
+        for path in [value] if isinstance(value, str) else value:
+            if outside(str(path)):
+                faults.append(f"{key}: {path!r} must lie below src")
+    return faults
+
+
+def outside(path: str) -> bool:
+    """Whether a relative path leaves the folder that it is relative to."""
+    normal = posixpath.normpath(path)
+    return posixpath.isabs(normal) or normal == ".." or normal.startswith("../")
+
+
+def _text_faults(entry: Mapping[str, Any]) -> List[str]:
+    faults = []
+    for key in ("cflags", "ldflags"):
+        for flag in entry.get(key) or []:
+            if " -" in str(flag):
+                faults.append(f"{key}: {flag!r} looks like several flags; give each its own item")
+    for define in entry.get("defines") or []:
+        if str(define).startswith("-D") or not re.match(r"[A-Za-z_]\w*(=|\(|$)", str(define)):
+            faults.append(f"defines: {define!r} must be NAME or NAME=VALUE")
+    for library in entry.get("libraries") or []:
+        if str(library).startswith("-"):
+            faults.append(f"libraries: {library!r} must be the bare name, as m or crypto")
+    for key in ("args", "defines"):
+        if any("\0" in str(item) for item in entry.get(key) or []):
+            faults.append(f"{key}: a NUL character can't be passed on")
+    return faults
+
+
+def path_faults(entry: Mapping[str, Any], folder: str) -> List[str]:
+    """Return what is wrong with where an entry wants its file: it lies in the module folder itself, as a .so."""
+    if not posixpath.isabs(folder):
+        return [f"the module folder {folder!r} must be an absolute path"]
+    if not entry.get("path"):
+        return []
+    path = posixpath.normpath(posixpath.join(folder, str(entry["path"])))
+    if posixpath.dirname(path) != posixpath.normpath(folder):
+        return [f"path {path} lies outside the module folder {folder}; the server may run code from that folder only"]
+    if not path.endswith(".so"):
+        return [f"path {path} must end in .so"]
+    return []

@@ -1,0 +1,46 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One look at the modules of a host: what runs, what lies on disk, what is mapped."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _plan
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+class Running(NamedTuple):
+    """A running server as it reports itself; I(pid) is 0 where it is not on this host."""
+
+    info: Dict[str, str]
+    modules: List[_client.LoadedModule]
+    pid: int
+
+
+def running(client: _client.Client, params: Mapping[str, Any]) -> Running:
+    """Ask the server. Raises ServerError."""
+    info = client.info()
+    return Running(info, client.modules(), _local_pid(info, params))
+
+
+def _local_pid(info: Mapping[str, str], params: Mapping[str, Any]) -> int:
+    """Return the server's pid where the connection proves that it runs on this host, else 0."""
+    local = bool(params.get("login_unix_socket")) or str(params.get("login_host")).startswith(LOOPBACK)
+    return int(info.get("process_id", "0")) if local else 0
+
+
+def verdicts(seen: Running, wanted: Sequence[_plan.Wanted]) -> List[_plan.Verdict]:
+    """Judge each wanted module against the running server and the files of this host."""
+    loaded = {module.name: module for module in seen.modules}
+    images = _host.live_images(seen.pid, [w.path for w in wanted]) if seen.pid else {}
+    return [
+        _plan.judge(w, loaded.get(w.name), _host.file_state(w.path), images.get(w.path)) for w in wanted
+    ]
+
+
+def verdicts_without_server(wanted: Sequence[_plan.Wanted]) -> List[_plan.Verdict]:
+    """Judge each wanted module where no server answers."""
+    return [_plan.judge(w, None, _host.file_state(w.path), None, server_runs=False) for w in wanted]

@@ -1,0 +1,225 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The decisions: what differs between what is wanted and what is there, and what has to be done about it.
+
+Pure functions over observed and wanted state. They touch nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._host import FileState, LiveImage
+
+LOADED = "loaded"
+RESTART_PENDING = "restart-pending"
+DRIFTED = "drifted"
+MISSING = "missing"
+BROKEN = "broken"
+ABSENT = "absent"
+UNDECLARED = "undeclared"
+
+GOOD = frozenset({LOADED, ABSENT})
+"""Verdicts that need nothing done."""
+
+
+class Wanted(NamedTuple):
+    """One module as a host should have it. I(sha256), I(owner) and the like are empty where nothing is asked."""
+
+    name: str
+    state: str
+    path: str
+    args: Sequence[str]
+    version: Optional[int]
+    sha256: str = ""
+    owner: str = ""
+    group: str = ""
+    mode: str = ""
+
+
+class Verdict(NamedTuple):
+    """The verdict on one module of one host, with what was found."""
+
+    name: str
+    verdict: str
+    differences: List[str]
+    version: Optional[int]
+    path: str
+    sha256: str
+    live_sha256: str
+
+    def as_dict(self) -> Dict[str, Any]:
+        """For a module's result."""
+        return dict(self._asdict())
+
+
+def judge(
+    wanted: Wanted,
+    loaded: Optional[LoadedModule],
+    on_disk: Optional[FileState],
+    live: Optional[LiveImage],
+    server_runs: bool = True,
+) -> Verdict:
+    """Return the verdict on one declared module.
+
+    I(loaded) is its line of MODULE LIST, I(on_disk) what lies at the wanted path, I(live) what the server has
+    mapped from there; each None where there is none.
+    """
+    differences: List[str] = []
+    if wanted.state == "absent":
+        return _judge_absent(wanted, loaded, on_disk, live, server_runs)
+    if on_disk is None:
+        differences.append(f"no file at {wanted.path}")
+    else:
+        differences += file_differences(wanted, on_disk)
+    drifted = bool(differences)
+    stale = live is not None and on_disk is not None and is_stale(live, on_disk)
+    if not server_runs:
+        verdict = BROKEN
+        differences.insert(0, "the server does not run")
+    elif loaded is None:
+        verdict = MISSING
+        differences.insert(0, "MODULE LIST does not report it")
+    else:
+        running = running_differences(wanted, loaded)
+        differences += running
+        if stale:
+            differences.append("the running server still has an older file mapped; a restart loads the new one")
+        verdict = RESTART_PENDING if stale and not drifted and not running else DRIFTED if differences else LOADED
+    return _verdict(wanted, verdict, differences, loaded, on_disk, live)
+
+
+def is_stale(live: LiveImage, on_disk: FileState) -> bool:
+    """Whether the process runs other code than the file on disk holds; its inode decides where it can't be read."""
+    return live.sha256 != on_disk.sha256 if live.sha256 else live.deleted
+
+
+def _judge_absent(
+    wanted: Wanted, loaded: Optional[LoadedModule], on_disk: Optional[FileState], live: Optional[LiveImage], server_runs: bool
+) -> Verdict:
+    differences = []
+    if loaded is not None:
+        differences.append("MODULE LIST still reports it")
+    if on_disk is not None:
+        differences.append(f"its file is still at {wanted.path}")
+    verdict = ABSENT if not differences else RESTART_PENDING if loaded is not None and on_disk is None and server_runs else DRIFTED
+    return _verdict(wanted, verdict, differences, loaded, on_disk, live)
+
+
+def _verdict(
+    wanted: Wanted,
+    verdict: str,
+    differences: List[str],
+    loaded: Optional[LoadedModule],
+    on_disk: Optional[FileState],
+    live: Optional[LiveImage],
+) -> Verdict:
+    path = loaded.path if loaded and loaded.path is not None else wanted.path
+    return Verdict(
+        name=wanted.name,
+        verdict=verdict,
+        differences=differences,
+        version=loaded.version if loaded else None,
+        path=path,
+        sha256=on_disk.sha256 if on_disk else "",
+        live_sha256=live.sha256 if live else "",
+    )
+
+
+def file_differences(wanted: Wanted, found: FileState) -> List[str]:
+    """Return how the file differs from what is wanted; what is not asked for is not compared."""
+    differences = []
+    for label, want, have in (
+        ("owner", wanted.owner, found.owner),
+        ("group", wanted.group, found.group),
+        ("mode", wanted.mode, found.mode),
+        ("sha256", wanted.sha256, found.sha256),
+    ):
+        if want and want != have:
+            differences.append(f"{label} is {have}, wanted {want}")
+    return differences
+
+
+def running_differences(wanted: Wanted, loaded: LoadedModule) -> List[str]:
+    """Return how the loaded module differs. Before Redis 7.0 the server tells neither path nor arguments."""
+    differences = []
+    if wanted.version is not None and loaded.version != wanted.version:
+        differences.append(f"version is {loaded.version}, wanted {wanted.version}")
+    if loaded.path is not None and loaded.path != wanted.path:
+        differences.append(f"loaded from {loaded.path}, wanted {wanted.path}")
+    if loaded.args is not None and list(loaded.args) != list(wanted.args):
+        differences.append(f"arguments are {list(loaded.args)}, wanted {list(wanted.args)}")
+    return differences
+
+
+def undeclared(loaded: Sequence[LoadedModule], declared_names: Sequence[str]) -> List[LoadedModule]:
+    """Return the modules that run and that nobody declared; the server's built-in ones are no strangers."""
+    return [module for module in loaded if module.name not in declared_names and not module.built_in]
+
+
+class SettingChange(NamedTuple):
+    """One setting of a running server that is not as its configuration says."""
+
+    name: str
+    now: str
+    wanted: str
+
+
+def setting_changes(running: Mapping[str, str], tried: Mapping[str, str], directives: Sequence[_conf.Directive]) -> List[SettingChange]:
+    """Return which settings of the running server differ from what its redis.conf gives.
+
+    I(running) and I(tried) are CONFIG GET * of the live server and of a throwaway one with the same redis.conf:
+    the same binary writes both, so they compare as text. What ties a server to its place is compared with the
+    directives themselves, where they name it.
+    """
+    changes = [
+        SettingChange(name, running[name], value)
+        for name, value in sorted(tried.items())
+        if name in running and name not in _conf.PLACE_BOUND_DIRECTIVES and running[name] != value
+    ]
+    placed = {d.name: " ".join(d.args) for d in directives if d.name in COMPARED_PLACE_DIRECTIVES}
+    changes += [
+        SettingChange(name, running[name], value)
+        for name, value in sorted(placed.items())
+        if name in running and running[name] != value
+    ]
+    return changes
+
+
+COMPARED_PLACE_DIRECTIVES = frozenset({"bind", "dir", "logfile", "maxclients", "pidfile", "port", "tls-port", "unixsocket"})
+"""Ties to a place whose value in redis.conf is written as CONFIG GET writes it."""
+
+
+START_ONLY_SETTINGS = frozenset(
+    """
+    aclfile always-show-logo appenddirname appendfilename bio-cpulist bio_cpulist cluster-config-file
+    cluster-enabled cluster-port daemonize databases disable-thp enable-debug-command enable-module-command
+    enable-protected-configs io-threads io-threads-do-reads logfile pidfile rdbchecksum server-cpulist
+    server_cpulist set-proc-title supervised syslog-enabled syslog-facility syslog-ident tcp-backlog unixsocket
+    unixsocketperm
+    """.split()
+)
+"""Settings that a running server refuses to change. Only a forecast for check mode: a real run asks the server."""
+
+
+def restart_reasons(
+    pid: int, started_with: str, start_digest: str, verdicts: Sequence[Verdict], strangers: Sequence[LoadedModule]
+) -> List[str]:
+    """Return why the running server must be started anew to become what is wanted; empty where it must not.
+
+    The I(verdicts) are those on what runs: owner and mode of a file are mended without a restart and are not
+    asked for here. Only what the process itself shows counts, so a run that died between placing and restarting
+    is finished by the next one.
+    """
+    if not pid:
+        return ["the server does not run"]
+    reasons = []
+    if started_with != start_digest:
+        reasons.append("it was started with another drop-in, module list or renamed commands")
+    for verdict in verdicts:
+        reasons += [f"module {verdict.name}: {difference}" for difference in verdict.differences]
+    reasons += [f"module {stranger.name} is loaded but no longer configured" for stranger in strangers]
+    return reasons

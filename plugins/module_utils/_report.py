@@ -1,0 +1,55 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet's report: from one result a host to a table that a person reads."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Sequence
+
+COLUMNS = ("host", "redis", "module", "version", "path", "sha256", "verdict")
+DIGITS = 12
+NO_MODULE = "-"
+
+
+def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> List[Dict[str, str]]:
+    """Return one row for each module of each host, in the order of I(hosts).
+
+    I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached.
+    """
+    found: List[Dict[str, str]] = []
+    for host in hosts:
+        result = results.get(host) or {}
+        verdicts = result.get("verdicts")
+        if verdicts is None:
+            found.append(_row(host, "", {"name": NO_MODULE, "verdict": "unreachable", "differences": ["it was not confirmed in this run"]}))
+        elif not verdicts:
+            verdict = "broken" if result.get("error") else "no modules declared"
+            found.append(_row(host, result.get("server_version", ""), {"name": NO_MODULE, "verdict": verdict}))
+        else:
+            found += [_row(host, result.get("server_version", ""), verdict) for verdict in verdicts]
+    return found
+
+
+def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> Dict[str, str]:
+    version = verdict.get("version")
+    return {
+        "host": host,
+        "redis": redis or "-",
+        "module": str(verdict["name"]),
+        "version": "-" if version is None else str(version),
+        "path": str(verdict.get("path") or "-"),
+        "sha256": str(verdict.get("live_sha256") or verdict.get("sha256") or "-")[:DIGITS],
+        "verdict": str(verdict["verdict"]),
+        "differences": "; ".join(verdict.get("differences") or []),
+    }
+
+
+def table(found: Sequence[Mapping[str, str]]) -> str:
+    """Return the rows as a text table, with what differs below it."""
+    widths = {c: max([len(c)] + [len(row[c]) for row in found]) for c in COLUMNS}
+    lines = ["  ".join(c.ljust(widths[c]) for c in COLUMNS).rstrip()]
+    lines.append("  ".join("-" * widths[c] for c in COLUMNS))
+    lines += ["  ".join(row[c].ljust(widths[c]) for c in COLUMNS).rstrip() for row in found]
+    lines += [f"{row['host']}, module {row['module']}: {row['differences']}" for row in found if row["differences"]]
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role redis_server decides about redis.conf, by the version and the size of a host."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Sequence
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _declaration, _host
+
+IO_THREADS_MOST = 8
+"""redis.conf says that more hardly ever help."""
+
+REFUSED_DIRECTIVES = {
+    "loadmodule": "declare the module in redis_modules",
+    "include": "CONFIG REWRITE copies what is included into redis.conf, and the server does not start again; give its directives here",
+    "user": "keep ACL users in a file that aclfile names: it is read after the modules are loaded",
+    "daemonize": "systemd runs the server",
+    "supervised": "systemd runs the server",
+}
+"""Directives that extra directives may not hold, with what to do instead."""
+
+
+class SettingError(ValueError):
+    """A setting that can't be; the text is for the operator."""
+
+
+def io_threads(wanted: Any, cores: int, version: str) -> int:
+    """Return the number of I/O threads: a number as it is, C(auto) by redis.conf's own guidance.
+
+    That is none besides the main thread below 4 cores, two cores spare from 4 (one from Redis 8.0 with 8 cores or
+    more), at most 8. I(version) is empty where Redis is not installed yet. Raises SettingError.
+    """
+    have = _host.version_tuple(version)
+    if str(wanted) == "auto":
+        if (have and have < (6,)) or cores < 4:
+            return 1
+        spare = 1 if have >= (8,) and cores >= 8 else 2
+        return min(IO_THREADS_MOST, cores - spare)
+    try:
+        number = int(wanted)
+    except (TypeError, ValueError):
+        raise SettingError(f"redis_server_io_threads must be auto or a number, not {wanted!r}") from None
+    if not 1 <= number <= 128:
+        raise SettingError(f"redis_server_io_threads must lie between 1 and 128, not {number}")
+    if number > 1 and have and have < (6,):
+        raise SettingError(f"redis_server_io_threads is {number}, but Redis {version} has none; they come with 6.0")
+    return number
+
+
+def extra_lines(extra: Mapping[str, Any], own: Sequence[str]) -> List[str]:
+    """Return extra directives as lines of redis.conf; each value is the rest of a line, a list is several lines.
+
+    I(own) are the directives that the template writes by itself. Raises SettingError with all faults.
+    """
+    lines: List[str] = []
+    faults: List[str] = []
+    for name, value in extra.items():
+        directive = str(name).lower()
+        if directive in REFUSED_DIRECTIVES:
+            faults.append(f"{directive} can't be an extra directive: {REFUSED_DIRECTIVES[directive]}")
+        elif directive in own:
+            faults.append(f"{directive} has a variable of its own: set redis_server_{directive.replace('-', '_')}")
+        elif len(directive.split()) != 1:
+            faults.append(f"{name!r} is no name of a directive")
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                text = _declaration.setting_text(item)
+                line = f"{directive} {text}"
+                try:
+                    if "\n" in line or len(_conf.split(line)) < 2:
+                        raise _conf.ConfError('it needs a value; an empty one is written as ""')
+                    lines.append(line)
+                except _conf.ConfError as error:
+                    faults.append(f"{directive}: {error}")
+    if faults:
+        raise SettingError("redis_server_extra_directives: " + "; ".join(faults))
+    return lines
+
+
+def conf_line(name: str, args: Any) -> str:
+    """Return one line of redis.conf with each argument quoted where it has to be."""
+    values = list(args) if isinstance(args, (list, tuple)) else [args]
+    return _conf.render([_conf.Directive(name, tuple(_declaration.setting_text(v) for v in values))]).rstrip("\n")
+
+
+def module_lines(modules: Sequence[Mapping[str, Any]]) -> List[str]:
+    """Return loadmodule and the modules' own directives, in the order in which they were declared."""
+    lines = []
+    for module in modules:
+        if module["state"] == "present":
+            lines.append(conf_line("loadmodule", [module["path"], *module["args"]]))
+            config: Dict[str, str] = module["config"]
+            lines += [conf_line(name, value) for name, value in config.items()]
+    return lines

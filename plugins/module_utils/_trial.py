@@ -1,0 +1,184 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Start a throwaway server beside the live one: the host's own binary is the judge of a configuration.
+
+It runs as the service's user, in a folder of its own, on a unix socket only, without the live server's data,
+and is bounded in time from outside even if whoever started it dies.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from typing import Any, Dict, List, NamedTuple, Sequence
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf
+
+LIMIT = 30
+"""Seconds after which a throwaway server is ended from outside, whatever happens."""
+
+LOG_LINES = 15
+
+
+class Trial(NamedTuple):
+    """What a throwaway server showed.
+
+    I(settings) is CONFIG GET * of it, with secrets. I(log) are its last lines. Where it did not come up,
+    I(error) says so and the rest is empty.
+    """
+
+    error: str
+    modules: List[_client.LoadedModule]
+    settings: Dict[str, str]
+    log: List[str]
+
+
+def run(binary: str, user: str, directives: Sequence[_conf.Directive], base: str = "/run") -> Trial:
+    """Start, look and end. I(directives) are those of the real redis.conf, module paths already as wanted.
+
+    Raises OSError where the folder below I(base) can't be made.
+    """
+    account = pwd.getpwnam(user)
+    folder = tempfile.mkdtemp(prefix="redis-trial-", dir=base)
+    try:
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        socket = os.path.join(folder, "s")
+        conf = os.path.join(folder, "redis.conf")
+        # In the file rather than on the command line, which everybody on the host may read.
+        descriptor = os.open(conf, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(_conf.render(_conf.for_trial(directives, folder, socket)))
+        os.chown(conf, account.pw_uid, account.pw_gid)
+        return _watch(_command(binary, user, conf), folder, socket, directives)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command(binary: str, user: str, conf: str) -> List[str]:
+    return ["timeout", "--kill-after=1", str(LIMIT), "runuser", "-u", user, "--", binary, conf]
+
+
+def _watch(command: Sequence[str], folder: str, socket: str, directives: Sequence[_conf.Directive]) -> Trial:
+    log_path = os.path.join(folder, "log")
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        )
+    try:
+        error = _wait(process, socket)
+        if error:
+            return Trial(error, [], {}, _last_lines(log_path))
+        return _look(socket, directives, log_path)
+    finally:
+        _end(process)
+
+
+def _wait(process: "subprocess.Popen[bytes]", socket: str) -> str:
+    """Wait until the socket is there; return why it will not be, or an empty text."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        code = process.poll()
+        if code is not None:
+            return f"it ended at once ({ending(code)})"
+        if os.path.exists(socket):
+            return ""
+        time.sleep(0.005)
+    return f"it was not ready after {LIMIT} seconds"
+
+
+def ending(code: int) -> str:
+    """Return how a process ended, from its return code: a signal's number where one killed it."""
+    if code > 128:
+        return f"killed by signal {code - 128}"
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _look(socket: str, directives: Sequence[_conf.Directive], log_path: str) -> Trial:
+    params = {"login_unix_socket": socket, "login_timeout": 5.0, **_login(directives)}
+    try:
+        client = _client.connect(params, _conf.renamed_command(directives, "CONFIG"))
+        try:
+            modules = client.modules()
+            settings = client.settings() if client.config_command else {}
+        finally:
+            client.close()
+    except _client.ServerError as error:
+        return Trial(f"it started, but {error}", [], {}, _last_lines(log_path))
+    return Trial("", modules, settings, _last_lines(log_path))
+
+
+def _login(directives: Sequence[_conf.Directive]) -> Dict[str, str]:
+    """Return the password that the configuration itself sets for the default user."""
+    passwords = [d.args[0] for d in directives if d.name == "requirepass" and d.args and d.args[0]]
+    return {"login_password": passwords[-1]} if passwords else {}
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the throwaway server: nothing it holds is worth a clean shutdown."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _last_lines(path: str) -> List[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return telling_lines(stream.read().splitlines())
+    except OSError:
+        return []
+
+
+def telling_lines(lines: Sequence[str]) -> List[str]:
+    """Return the last lines of a Redis log that say something: its start-up picture and notices are dropped."""
+    noise = ("oO0OoO0OoO0Oo", "Configuration loaded", "monotonic clock", "overcommit_memory", "Increased maximum number", "Redis version=")
+    return [line for line in lines if line.strip() and not any(word in line for word in noise)][-LOG_LINES:]
+
+
+def faults(trial: Trial, modules: Sequence[Dict[str, Any]]) -> List[str]:
+    """Return what a trial shows to be wrong with the declared modules; empty where all is as declared.
+
+    Each of I(modules) has name, artifact (the path it was tried from), args and version as in redis_modules.
+    """
+    if trial.error:
+        return [startup_fault(trial, modules)]
+    found: List[str] = []
+    loaded = {module.name: module for module in trial.modules}
+    strangers = sorted(name for name, module in loaded.items() if not module.built_in and name not in {m["name"] for m in modules})
+    for module in modules:
+        name, seen = module["name"], loaded.get(module["name"])
+        if seen is None:
+            known = [other for other in strangers if loaded[other].path in (None, module["artifact"])]
+            hint = f"; the file calls itself {' or '.join(known)}: declare it by that name" if known else ""
+            found.append(f"module {name}: it loads, but MODULE LIST does not report this name{hint}")
+            continue
+        if module.get("version") is not None and seen.version != module["version"]:
+            found.append(f"module {name}: MODULE LIST reports version {seen.version}, declared is {module['version']}")
+        if seen.args is not None and list(seen.args) != list(module.get("args") or []):
+            found.append(f"module {name}: it received the arguments {list(seen.args)}, declared are {module.get('args')}")
+    return found
+
+
+def startup_fault(trial: Trial, modules: Sequence[Dict[str, Any]]) -> str:
+    """Return one sentence on why a server did not start, naming the module where its log does."""
+    for module in modules:
+        lines = [line for line in trial.log if module["artifact"] in line]
+        if lines:
+            return f"module {module['name']}: a server with it does not start, {trial.error}: {message_of(lines[0])}"
+    last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
+    return f"a server with this configuration does not start, {trial.error}: {last}"
+
+
+def message_of(line: str) -> str:
+    """Return the text of a line of Redis' log without pid, role, date and level."""
+    match = re.match(r"\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [.\-*#] (.*)", line)
+    return match.group(1) if match else line.strip()

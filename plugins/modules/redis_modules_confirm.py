@@ -1,0 +1,245 @@
+#!/usr/bin/python
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Confirm that Redis on a host runs the declared modules."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_modules_confirm
+short_description: Confirm by MODULE LIST that the modules that are wanted are the ones that run
+version_added: 0.1.0
+description:
+  - Compares what is declared with what the running server reports, with the file on disk and with the live image.
+  - Fails with each difference by name, and with the server's own last log lines where it does not answer.
+  - Changes nothing.
+author:
+  - edgeops contributors (@edgeops)
+options:
+  modules:
+    description: The modules, as in C(redis_modules); an entry needs its name and path, the rest is compared where it is given.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: As MODULE LIST reports it.
+        type: str
+        required: true
+      state:
+        description: Whether it has to run, or must not.
+        type: str
+        choices: [present, absent]
+        default: present
+      path:
+        description: Where its file lies.
+        type: path
+        required: true
+      args:
+        description: The arguments that it must have been loaded with. Redis before 7.0 does not tell.
+        type: list
+        elements: str
+        default: []
+      version:
+        description: The version that MODULE LIST must report.
+        type: int
+      sha256:
+        description: The digest that the file on disk must have.
+        type: str
+  owner:
+    description: Who must own each file.
+    type: str
+  group:
+    description: The group that each file must have.
+    type: str
+  mode:
+    description: The mode that each file must have, as V(0555).
+    type: str
+  exclusive:
+    description: Whether a module that runs without being declared is a failure; the server's built-in ones never are.
+    type: bool
+    default: true
+  fail:
+    description: Whether to fail on a difference. With V(false), the result says the same and the caller decides.
+    type: bool
+    default: true
+  unit:
+    description: The systemd unit of the server, for its log.
+    type: str
+    default: redis-server.service
+  logfile:
+    description: The server's log file, where it writes one.
+    type: path
+    default: /var/log/redis/redis-server.log
+extends_documentation_fragment:
+  - edgeops.redis_modules.redis
+  - edgeops.redis_modules.redis.info
+seealso:
+  - module: edgeops.redis_modules.redis_modules_info
+"""
+
+EXAMPLES = r"""
+- name: Confirm that the module of the telemetry runs, and nothing else
+  edgeops.redis_modules.redis_modules_confirm:
+    modules:
+      - name: sensorwindow
+        path: /var/lib/redis/modules/sensorwindow.so
+        args: [retention-ms, "3600000"]
+        version: 20000
+    owner: redis
+    group: redis
+    mode: "0555"
+
+- name: Confirm that an old module is gone
+  edgeops.redis_modules.redis_modules_confirm:
+    modules:
+      - name: oldmodule
+        path: /var/lib/redis/modules/oldmodule.so
+        state: absent
+    exclusive: false
+"""
+
+RETURN = r"""
+confirmed:
+  description: Whether all is as wanted.
+  returned: always
+  type: bool
+server_version:
+  description: The version of the running server; empty where none answered.
+  returned: always
+  type: str
+  sample: 7.0.15
+error:
+  description: Why no server answered; empty where one did.
+  returned: always
+  type: str
+verdicts:
+  description: One for each declared module, in the given order, then one for each module that nobody declared.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The module.
+      type: str
+    verdict:
+      description:
+        - V(loaded) or V(absent) where all is as wanted, else V(restart-pending) (the file is newer than the live image),
+          V(drifted), V(missing), V(broken) (the server does not answer) or V(undeclared).
+      type: str
+    differences:
+      description: What was found, a sentence each.
+      type: list
+      elements: str
+    version:
+      description: As MODULE LIST reports it.
+      type: int
+    path:
+      description: Where it was loaded from.
+      type: str
+    sha256:
+      description: Digest of the file on disk.
+      type: str
+    live_sha256:
+      description: Digest of the live image.
+      type: str
+log:
+  description: The server's last log lines.
+  returned: when no server answered
+  type: list
+  elements: str
+"""
+
+from typing import Any, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan
+
+
+def wanted_modules(params: Dict[str, Any]) -> List[_plan.Wanted]:
+    """Return what is declared, from the module's arguments."""
+    return [
+        _plan.Wanted(
+            name=entry["name"],
+            state=entry["state"],
+            path=entry["path"],
+            args=entry["args"],
+            version=entry["version"],
+            sha256=entry["sha256"] or "",
+            owner=params["owner"] or "",
+            group=params["group"] or "",
+            mode=params["mode"] or "",
+        )
+        for entry in params["modules"]
+    ]
+
+
+def strangers(seen: _observe.Running, wanted: List[_plan.Wanted]) -> List[_plan.Verdict]:
+    """Return a verdict on each module that nobody declared."""
+    return [
+        _plan.Verdict(m.name, _plan.UNDECLARED, ["it runs, but nobody declared it"], m.version, m.path or "", "", "")
+        for m in _plan.undeclared(seen.modules, [w.name for w in wanted])
+    ]
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "modules": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                    "path": {"type": "path", "required": True},
+                    "args": {"type": "list", "elements": "str", "default": []},
+                    "version": {"type": "int"},
+                    "sha256": {"type": "str"},
+                },
+            },
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+            "mode": {"type": "str"},
+            "exclusive": {"type": "bool", "default": True},
+            "fail": {"type": "bool", "default": True},
+            "unit": {"type": "str", "default": "redis-server.service"},
+            "logfile": {"type": "path", "default": "/var/log/redis/redis-server.log"},
+            **_client.LOGIN_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+    if _client.REDIS_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("redis"), exception=_client.REDIS_IMPORT_ERROR)
+    wanted = wanted_modules(module.params)
+    result: Dict[str, Any] = {"changed": False, "error": "", "server_version": ""}
+    try:
+        client = _client.connect(module.params)
+        seen = _observe.running(client, module.params)
+        client.close()
+    except _client.ServerError as error:
+        verdicts = _observe.verdicts_without_server(wanted)
+        result.update(
+            error=str(error),
+            log=_host.log_excerpt(module.run_command, module.params["unit"], module.params["logfile"]),
+        )
+    else:
+        verdicts = _observe.verdicts(seen, wanted)
+        result["server_version"] = seen.info.get("redis_version", "")
+        if module.params["exclusive"]:
+            verdicts += strangers(seen, wanted)
+    bad = [v for v in verdicts if v.verdict not in _plan.GOOD]
+    result.update(confirmed=not bad and not result["error"], verdicts=[v.as_dict() for v in verdicts])
+    if module.params["fail"] and not result["confirmed"]:
+        lines = [f"module {v.name}: {v.verdict}: {'; '.join(v.differences)}" for v in bad]
+        if result["error"]:
+            lines.insert(0, f"the server does not answer: {result['error']}")
+            lines += ["its last log lines:", *result["log"]]
+        module.fail_json(msg="\n".join(lines), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

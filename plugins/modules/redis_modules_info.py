@@ -1,0 +1,267 @@
+#!/usr/bin/python
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Return what Redis on a host runs."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_modules_info
+short_description: Return what a Redis server runs, as the server and the host themselves show it
+version_added: 0.1.0
+description:
+  - Asks the running server for its version, mode, role and modules, and the host for the files behind them.
+  - For each module it returns the digest of the file on disk and of the live image, which is the file that the
+    process has mapped, by inode. Where they differ, the file was replaced without a restart.
+  - It never fails because Redis is missing or does not answer; RV(server.running) and RV(server.error) say so.
+author:
+  - edgeops contributors (@edgeops)
+options:
+  binary:
+    description: The path of redis-server on the host.
+    type: path
+    default: /usr/bin/redis-server
+  unit:
+    description: The systemd unit of the server.
+    type: str
+    default: redis-server.service
+  paths:
+    description:
+      - Where modules are expected, by name. Redis before 7.0 does not tell the path of a module; this does.
+    type: dict
+    default: {}
+extends_documentation_fragment:
+  - edgeops.redis_modules.redis
+  - edgeops.redis_modules.redis.info
+seealso:
+  - module: edgeops.redis_modules.redis_modules_confirm
+"""
+
+EXAMPLES = r"""
+- name: Look at the server on this host
+  edgeops.redis_modules.redis_modules_info:
+  register: redis
+
+- name: Look at a server that takes TLS and an ACL user only
+  edgeops.redis_modules.redis_modules_info:
+    login_port: 6380
+    login_user: probe
+    login_password: "{{ vaulted_probe_password }}"
+    tls: true
+    ca_certs: /etc/redis/ca.pem
+
+- name: Show the modules whose file was replaced without a restart
+  ansible.builtin.debug:
+    msg: "{{ redis.modules | selectattr('restart_pending') | map(attribute='name') }}"
+"""
+
+RETURN = r"""
+host:
+  description: What a binary depends on here.
+  returned: always
+  type: dict
+  contains:
+    architecture:
+      description: As C(uname -m) prints it.
+      type: str
+      sample: x86_64
+    libc:
+      description: The C library and its version.
+      type: str
+      sample: glibc 2.36
+    kernel:
+      description: The release of the kernel.
+      type: str
+      sample: 6.1.0-18-amd64
+    cores:
+      description: Cores that a process here may use.
+      type: int
+      sample: 4
+    systemd:
+      description: The version of systemd; 0 where it is not known.
+      type: int
+      sample: 252
+server:
+  description: The server itself.
+  returned: always
+  type: dict
+  contains:
+    installed_version:
+      description: The version of the binary on disk; empty where there is none.
+      type: str
+      sample: 7.0.15
+    service:
+      description: State of the unit, as C(ActiveState) of systemd; C(not-found) where there is no such unit.
+      type: str
+      sample: active
+    running:
+      description: Whether a server answered.
+      type: bool
+    error:
+      description: Why none answered; empty where one did.
+      type: str
+      sample: "127.0.0.1:6379: Connection refused"
+    version:
+      description: The version of the running server.
+      type: str
+      sample: 7.0.15
+    mode:
+      description: V(standalone), V(sentinel) or V(cluster).
+      type: str
+      sample: standalone
+    role:
+      description: V(master) or V(slave), in the server's own words.
+      type: str
+      sample: master
+    pid:
+      description: Its process on this host; 0 where it runs on another host.
+      type: int
+      sample: 812
+    uptime_seconds:
+      description: How long it has been running.
+      type: int
+      sample: 86400
+    used_memory_bytes:
+      description: Memory from Redis' own allocator, which is what C(maxmemory) sees.
+      type: int
+      sample: 871304
+    rss_bytes:
+      description: Memory that the process holds; far above RV(server.used_memory_bytes) where a module allocates by itself.
+      type: int
+      sample: 9420800
+modules:
+  description: The modules that the server reports, by name; the server's built-in ones too.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: As MODULE LIST reports it.
+      type: str
+      sample: sensorwindow
+    version:
+      description: As MODULE LIST reports it.
+      type: int
+      sample: 20000
+    built_in:
+      description: Whether it is part of the server itself.
+      type: bool
+    path:
+      description: Where it was loaded from; empty where neither the server nor O(paths) tells.
+      type: str
+      sample: /var/lib/redis/modules/sensorwindow.so
+    args:
+      description: The arguments it was loaded with; C(null) before Redis 7.0, which does not tell.
+      type: list
+      elements: str
+      sample: ["retention-ms", "3600000"]
+    sha256:
+      description: Digest of the file on disk; empty where there is none.
+      type: str
+    live_sha256:
+      description: Digest of the live image; empty where it can't be read.
+      type: str
+    owner:
+      description: Owner of the file on disk.
+      type: str
+      sample: redis
+    group:
+      description: Group of the file on disk.
+      type: str
+      sample: redis
+    mode:
+      description: Mode of the file on disk.
+      type: str
+      sample: "0555"
+    restart_pending:
+      description: Whether the file on disk is another than the live image.
+      type: bool
+"""
+
+from typing import Any, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan
+
+
+def describe(seen: _observe.Running, paths: Dict[str, str]) -> List[Dict[str, Any]]:
+    """Return the C(modules) of the result."""
+    where = {m.name: m.path or str(paths.get(m.name, "")) for m in seen.modules}
+    images = _host.live_images(seen.pid, [path for path in where.values() if path]) if seen.pid else {}
+    described = []
+    for module in seen.modules:
+        path = where[module.name]
+        on_disk = _host.file_state(path) if path else None
+        live = images.get(path)
+        described.append(
+            {
+                "name": module.name,
+                "version": module.version,
+                "built_in": module.built_in,
+                "path": path,
+                "args": None if module.args is None else list(module.args),
+                "sha256": on_disk.sha256 if on_disk else "",
+                "live_sha256": live.sha256 if live else "",
+                "owner": on_disk.owner if on_disk else "",
+                "group": on_disk.group if on_disk else "",
+                "mode": on_disk.mode if on_disk else "",
+                "restart_pending": live is not None and (on_disk is None or _plan.is_stale(live, on_disk)),
+            }
+        )
+    return described
+
+
+def number(info: Dict[str, str], field: str) -> int:
+    """Return a field of INFO as a number; 0 where it is not there."""
+    return int(info.get(field) or 0)
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "binary": {"type": "path", "default": "/usr/bin/redis-server"},
+            "unit": {"type": "str", "default": "redis-server.service"},
+            "paths": {"type": "dict", "default": {}},
+            **_client.LOGIN_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+    host = {**_host.facts_of_platform(), "systemd": _host.systemd_version(module.run_command)}
+    unit = _host.unit_state(module.run_command, module.params["unit"])
+    server: Dict[str, Any] = {
+        "installed_version": _host.server_version(module.run_command, module.params["binary"]),
+        "service": "not-found" if unit.get("LoadState") == "not-found" else unit.get("ActiveState", "unknown"),
+        "running": False,
+        "error": "",
+    }
+    modules: List[Dict[str, Any]] = []
+    if _client.REDIS_IMPORT_ERROR:
+        if server["installed_version"]:
+            module.warn(missing_required_lib("redis"))
+        server["error"] = "redis-py is not installed on this host (package python3-redis)"
+    else:
+        try:
+            client = _client.connect(module.params)
+            seen = _observe.running(client, module.params)
+            client.close()
+        except _client.ServerError as error:
+            server["error"] = str(error)
+        else:
+            server.update(
+                running=True,
+                version=seen.info.get("redis_version", ""),
+                mode=seen.info.get("redis_mode", ""),
+                role=seen.info.get("role", ""),
+                pid=seen.pid,
+                uptime_seconds=number(seen.info, "uptime_in_seconds"),
+                used_memory_bytes=number(seen.info, "used_memory"),
+                rss_bytes=number(seen.info, "used_memory_rss"),
+            )
+            modules = describe(seen, module.params["paths"])
+    module.exit_json(changed=False, host=host, server=server, modules=modules)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+#!/usr/bin/python
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Place modules in the module folder of a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_modules_place
+short_description: Place modules under their owner and mode by rename, and keep the releases before
+version_added: 0.1.0
+description:
+  - Puts each artifact at its path in the module folder, or takes it away, without ever writing a file in place,
+    as a running server dies when its mapped file changes under it.
+  - The file that was there before is kept in C(.releases/NAME/) in the module folder.
+  - Does not restart anything.
+author:
+  - edgeops contributors (@edgeops)
+options:
+  folder:
+    description: The module folder. It is made if it is not there, with owner C(root), O(group) and mode V(0755).
+    type: path
+    default: /var/lib/redis/modules
+  owner:
+    description: Who owns each module's file.
+    type: str
+    default: redis
+  group:
+    description: The group of the folder and of each module's file.
+    type: str
+    default: redis
+  mode:
+    description: The mode of each module's file. One x bit is needed, or Redis refuses to load it.
+    type: str
+    default: "0555"
+  keep:
+    description: How many releases of each module to keep beside the current one.
+    type: int
+    default: 3
+  modules:
+    description: What to place or take away.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The module's name, which is that of its folder of releases.
+        type: str
+        required: true
+      state:
+        description: Whether the file has to be there, or must not.
+        type: str
+        choices: [present, absent]
+        default: present
+      path:
+        description: Where its file lies, in O(folder).
+        type: path
+        required: true
+      artifact:
+        description:
+          - The file on the host to place. Without it, only owner and mode of the file that is there are mended.
+        type: path
+      sha256:
+        description: The digest that O(modules[].artifact) must have.
+        type: str
+extends_documentation_fragment:
+  - edgeops.redis_modules.redis.attributes
+"""
+
+EXAMPLES = r"""
+- name: Place a built module
+  edgeops.redis_modules.redis_modules_place:
+    modules:
+      - name: sensorwindow
+        path: /var/lib/redis/modules/sensorwindow.so
+        artifact: /root/sensorwindow.so
+"""
+
+RETURN = r"""
+placed:
+  description: What was done, or would be in check mode; a sentence for each thing.
+  returned: always
+  type: list
+  elements: str
+  sample: ["module sensorwindow: placed 3f2a9c01d4e5b677 at /var/lib/redis/modules/sensorwindow.so"]
+releases:
+  description: Where the releases before are kept now, by module, oldest first.
+  returned: always
+  type: dict
+"""
+
+import os
+import stat
+from typing import Any, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _release
+
+FOLDER_MODE = 0o755
+
+
+class Placer:
+    """Brings the module folder to what is wanted and says what it did; in check mode it only says."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.folder: str = module.params["folder"]
+        self.done: List[str] = []
+        self.before: List[str] = []
+        self.after: List[str] = []
+        try:
+            self.uid, self.gid = _release.owner_ids(module.params["owner"], module.params["group"])
+        except KeyError as error:
+            if not module.check_mode:
+                module.fail_json(msg=f"{error}: this host has no such user or group; install Redis first (role redis_server)")
+            self.uid = self.gid = -1
+        self.mode = int(module.params["mode"], 8)
+
+    def note(self, what: str, before: str, after: str) -> None:
+        """Remember one change, with its lines of the diff."""
+        self.done.append(what)
+        self.before.append(before)
+        self.after.append(after)
+
+    def ensure_folder(self) -> None:
+        """Make the folder, root's own, or mend its owner and mode."""
+        wanted = f"{self.folder} root:{self.module.params['group']} {FOLDER_MODE:04o}\n"
+        try:
+            found = os.stat(self.folder)
+        except FileNotFoundError:
+            self.note(f"made the folder {self.folder}", f"{self.folder} absent\n", wanted)
+            if not self.module.check_mode:
+                os.makedirs(self.folder, mode=FOLDER_MODE)
+        else:
+            if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, self.gid, FOLDER_MODE):
+                return
+            have = f"{_host.owner_name(found.st_uid)}:{_host.group_name(found.st_gid)} {stat.S_IMODE(found.st_mode):04o}"
+            self.note(f"mended the folder {self.folder}, which was {have}", f"{self.folder} {have}\n", wanted)
+        if not self.module.check_mode:
+            os.chown(self.folder, 0, self.gid)
+            os.chmod(self.folder, FOLDER_MODE)
+
+    def place(self, entry: Dict[str, Any]) -> None:
+        """Place one module."""
+        path, artifact = entry["path"], entry["artifact"] or entry["path"]
+        found = _host.file_state(path)
+        if not os.path.isfile(artifact):
+            if self.module.check_mode:
+                self.note(f"module {entry['name']}: would be placed at {path} once it is built", f"{path} absent\n", f"{path}\n")
+                return
+            self.fail(entry, f"there is no file at {artifact}")
+        digest = _host.sha256_of(artifact)
+        if entry["sha256"] and digest != entry["sha256"]:
+            self.fail(entry, f"{artifact} has the digest {digest}, wanted {entry['sha256']}")
+        wanted = _host.FileState(
+            path, self.module.params["owner"], self.module.params["group"], f"{self.mode:04o}", digest, os.path.getsize(artifact)
+        )
+        if found == wanted:
+            return
+        what = "placed" if found is None or found.sha256 != digest else "mended owner or mode of"
+        self.note(f"module {entry['name']}: {what} {digest[: _release.SHORT]} at {path}", line(path, found), line(path, wanted))
+        if self.module.check_mode:
+            return
+        if found is not None and found.sha256 == digest:
+            # The content stays as it is, so a running server keeps its mapped file and needs no restart.
+            os.chown(path, self.uid, self.gid)
+            os.chmod(path, self.mode)
+            return
+        if found is not None:
+            _release.keep(self.folder, entry["name"], path)
+        _release.replace(artifact, path, self.uid, self.gid, self.mode)
+        self.prune(entry)
+
+    def take_away(self, entry: Dict[str, Any]) -> None:
+        """Take one module's file away; it stays kept as a release."""
+        found = _host.file_state(entry["path"])
+        if found is None:
+            return
+        self.note(f"module {entry['name']}: took {entry['path']} away", line(entry["path"], found), line(entry["path"], None))
+        if not self.module.check_mode:
+            _release.keep(self.folder, entry["name"], entry["path"])
+            os.unlink(entry["path"])
+            _release.sync_folder(self.folder)
+            self.prune(entry)
+
+    def prune(self, entry: Dict[str, Any]) -> None:
+        """Drop the releases beyond the number to keep."""
+        for path in _release.surplus(self.folder, entry["name"], self.module.params["keep"]):
+            os.unlink(path)
+
+    def fail(self, entry: Dict[str, Any], why: str) -> None:
+        """End with a sentence that names the module."""
+        self.module.fail_json(msg=f"module {entry['name']}: {why}", placed=self.done)
+
+    def releases(self) -> Dict[str, List[str]]:
+        """Return the kept releases by module."""
+        return {entry["name"]: _release.surplus(self.folder, entry["name"], 0) for entry in self.module.params["modules"]}
+
+
+def line(path: str, state: "_host.FileState | None") -> str:
+    """Return one line of a diff for a file."""
+    if state is None:
+        return f"{path} absent\n"
+    return f"{path} {state.owner}:{state.group} {state.mode} sha256:{state.sha256}\n"
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "folder": {"type": "path", "default": "/var/lib/redis/modules"},
+            "owner": {"type": "str", "default": "redis"},
+            "group": {"type": "str", "default": "redis"},
+            "mode": {"type": "str", "default": "0555"},
+            "keep": {"type": "int", "default": 3},
+            "modules": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                    "path": {"type": "path", "required": True},
+                    "artifact": {"type": "path"},
+                    "sha256": {"type": "str"},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    for entry in module.params["modules"]:
+        if os.path.dirname(os.path.normpath(entry["path"])) != os.path.normpath(module.params["folder"]):
+            module.fail_json(msg=f"module {entry['name']}: {entry['path']} lies outside the module folder {module.params['folder']}")
+    placer = Placer(module)
+    try:
+        placer.ensure_folder()
+        for entry in module.params["modules"]:
+            if entry["state"] == "absent":
+                placer.take_away(entry)
+            else:
+                placer.place(entry)
+    except OSError as error:
+        module.fail_json(msg=f"{error}; what was there before is still in place", placed=placer.done)
+    module.exit_json(
+        changed=bool(placer.done),
+        placed=placer.done,
+        releases=placer.releases(),
+        diff={"before": "".join(placer.before), "after": "".join(placer.after)},
+    )
+
+
+if __name__ == "__main__":
+    main()

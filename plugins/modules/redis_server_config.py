@@ -1,0 +1,199 @@
+#!/usr/bin/python
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write redis.conf and the systemd drop-in of a server."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_server_config
+short_description: Write redis.conf and the systemd drop-in of a server, whole and checked
+version_added: 0.1.0
+description:
+  - Replaces each file by rename where what it says differs from what is wanted; comments and quoting alone are no
+    difference. The drop-in is checked by C(systemd-analyze verify) first. For redis.conf, run
+    M(edgeops.redis_modules.redis_trial) first.
+  - A redis.conf that was not written by this collection is kept beside it once, as C(redis.conf.before-edgeops).
+  - Does not restart or reload anything; M(edgeops.redis_modules.redis_service) does.
+  - Secrets are replaced in the diff.
+author:
+  - edgeops contributors (@edgeops)
+options:
+  conf:
+    description: The whole text of redis.conf. Never shown, as it may hold passwords.
+    type: str
+    required: true
+  conf_path:
+    description: Where redis.conf lies.
+    type: path
+    default: /etc/redis/redis.conf
+  owner:
+    description: Who owns redis.conf. Redis has to write it for CONFIG REWRITE.
+    type: str
+    default: redis
+  group:
+    description: The group of redis.conf.
+    type: str
+    default: redis
+  mode:
+    description: The mode of redis.conf.
+    type: str
+    default: "0640"
+  dropin:
+    description:
+      - The text of the drop-in. A line is added to it by which each start leaves a digest in C(/run), over all that only a
+        start can change. So it can be seen what a running server was started with.
+    type: str
+    required: true
+  dropin_path:
+    description: Where the drop-in lies.
+    type: path
+    default: /etc/systemd/system/redis-server.service.d/50-edgeops-redis-modules.conf
+  unit:
+    description: The systemd unit.
+    type: str
+    default: redis-server.service
+extends_documentation_fragment:
+  - edgeops.redis_modules.redis.attributes
+"""
+
+EXAMPLES = r"""
+- name: Write a configuration that was tried before
+  edgeops.redis_modules.redis_server_config:
+    conf: "{{ lookup('ansible.builtin.template', 'redis.conf.j2') }}"
+    dropin: |
+      [Service]
+      MemoryMax=2G
+"""
+
+RETURN = r"""
+written:
+  description: The files that were written, or would be in check mode.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/redis/redis.conf]
+backup:
+  description: Where the redis.conf of before is kept.
+  returned: when one was kept in this run
+  type: str
+"""
+
+import os
+import tempfile
+from typing import Dict, List, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _release, _unit
+
+MARK = "edgeops.redis_modules"
+BACKUP_SUFFIX = ".before-edgeops"
+
+
+def read(path: str) -> Optional[str]:
+    """Return the text of a file; None where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def write(path: str, text: str, uid: int, gid: int, mode: int) -> None:
+    """Write a file whole and by rename. Raises OSError."""
+    _release.make_folders(os.path.dirname(path))
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(text)
+        _release.replace(temporary, path, uid, gid, mode)
+    finally:
+        os.unlink(temporary)
+
+
+def same_conf(found: Optional[str], wanted: str) -> bool:
+    """Whether two redis.conf say the same."""
+    if found is None:
+        return False
+    try:
+        return _conf.parse(found) == _conf.parse(wanted)
+    except _conf.ConfError:
+        return False
+
+
+def right_access(path: str, owner: str, group: str, mode: int) -> bool:
+    """Whether the file at I(path) has this owner, group and mode."""
+    found = _host.file_state(path)
+    return found is not None and (found.owner, found.group, found.mode) == (owner, group, f"{mode:04o}")
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "conf": {"type": "str", "required": True, "no_log": True},
+            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
+            "owner": {"type": "str", "default": "redis"},
+            "group": {"type": "str", "default": "redis"},
+            "mode": {"type": "str", "default": "0640"},
+            "dropin": {"type": "str", "required": True},
+            "dropin_path": {"type": "path", "default": "/etc/systemd/system/redis-server.service.d/50-edgeops-redis-modules.conf"},
+            "unit": {"type": "str", "default": "redis-server.service"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    conf_path, dropin_path, mode = params["conf_path"], params["dropin_path"], int(params["mode"], 8)
+    try:
+        dropin = _unit.completed(params["dropin"], params["unit"], _conf.parse(params["conf"]))
+    except _conf.ConfError as error:
+        module.fail_json(msg=f"redis.conf: {error}; {conf_path} is as before")
+    before: Dict[str, Optional[str]] = {conf_path: read(conf_path), dropin_path: read(dropin_path)}
+    unit = _host.unit_state(module.run_command, params["unit"])
+    if unit.get("LoadState") == "not-found" and not module.check_mode:
+        module.fail_json(msg=f"there is no unit {params['unit']} on this host; install Redis first (role redis_server)")
+    if unit.get("FragmentPath") and before[dropin_path] != dropin:
+        faults = _unit.faults(module.run_command, params["unit"], unit["FragmentPath"], dropin)
+        if faults:
+            module.fail_json(msg="systemd does not accept the drop-in, it is as before:\n" + "\n".join(faults))
+
+    written: List[str] = []
+    if not same_conf(before[conf_path], params["conf"]) or not right_access(conf_path, params["owner"], params["group"], mode):
+        written.append(conf_path)
+    if before[dropin_path] != dropin or not right_access(dropin_path, "root", "root", 0o644):
+        written.append(dropin_path)
+    result = {
+        "changed": bool(written),
+        "written": written,
+        "diff": [
+            {
+                "before_header": path,
+                "after_header": path,
+                "before": _conf.masked(before[path] or "") if path == conf_path else before[path] or "",
+                "after": _conf.masked(params["conf"]) if path == conf_path else dropin,
+            }
+            for path in written
+        ],
+    }
+    if written and not module.check_mode:
+        try:
+            uid, gid = _release.owner_ids(params["owner"], params["group"])
+            found = before[conf_path]
+            backup = conf_path + BACKUP_SUFFIX
+            if conf_path in written and found is not None and MARK not in found and not os.path.exists(backup):
+                write(backup, found, 0, 0, 0o600)
+                result["backup"] = backup
+            # The drop-in without its digest first: a start at any moment in between finds the module folder
+            # executable, and none can carry the new digest while the old redis.conf is read.
+            if conf_path in written:
+                write(dropin_path, params["dropin"], 0, 0, 0o644)
+                write(conf_path, params["conf"], uid, gid, mode)
+            write(dropin_path, dropin, 0, 0, 0o644)
+        except (OSError, KeyError) as error:
+            module.fail_json(msg=f"could not write the configuration: {error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

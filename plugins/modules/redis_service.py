@@ -1,0 +1,336 @@
+#!/usr/bin/python
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring the running server to what its configuration says."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_service
+short_description: Bring the running server to what its configuration says, restarting only where it has to be
+version_added: 0.1.0
+description:
+  - Compares the running server with its redis.conf, its drop-in and its modules, by what the process itself shows.
+  - What Redis can change at run time is set at run time. Otherwise the unit is restarted, and awaited until the server
+    answers and has loaded its data.
+  - What a setting of redis.conf comes to is asked of a throwaway server of the same binary, so any way of writing it
+    (C(100mb) or C(104857600)) compares right.
+  - Where the server does not come back, the message holds its own log lines.
+author:
+  - edgeops contributors (@edgeops)
+options:
+  conf:
+    description: The whole text of redis.conf as it is on disk, or would be in check mode. Never shown.
+    type: str
+    required: true
+  dropin:
+    description: The text of the drop-in as given to M(edgeops.redis_modules.redis_server_config).
+    type: str
+    required: true
+  modules:
+    description: The modules that O(conf) loads.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: As MODULE LIST reports it.
+        type: str
+        required: true
+      path:
+        description: Where its file lies.
+        type: path
+        required: true
+      artifact:
+        description: In check mode, the file that would be placed there.
+        type: path
+      args:
+        description: Its arguments.
+        type: list
+        elements: str
+        default: []
+  unit:
+    description: The systemd unit.
+    type: str
+    default: redis-server.service
+  enabled:
+    description: Whether the unit starts at boot.
+    type: bool
+    default: true
+  binary:
+    description: The path of redis-server on the host.
+    type: path
+    default: /usr/bin/redis-server
+  user:
+    description: The user that the service runs as.
+    type: str
+    default: redis
+  logfile:
+    description: The server's log file, where it writes one.
+    type: path
+    default: /var/log/redis/redis-server.log
+  start_timeout:
+    description: How many seconds the server may take from its start until it has loaded its data.
+    type: int
+    default: 300
+  current_password:
+    description:
+      - The password of the default user that the running server still has, where O(login_password) is a new one that is being
+        brought in.
+    type: str
+extends_documentation_fragment:
+  - edgeops.redis_modules.redis
+  - edgeops.redis_modules.redis.attributes
+"""
+
+EXAMPLES = r"""
+- name: Restart the server only if it runs other code or settings than it should
+  edgeops.redis_modules.redis_service:
+    conf: "{{ lookup('ansible.builtin.template', 'redis.conf.j2') }}"
+    dropin: "{{ lookup('ansible.builtin.template', 'dropin.conf.j2') }}"
+    modules:
+      - name: sensorwindow
+        path: /var/lib/redis/modules/sensorwindow.so
+        args: [retention-ms, "3600000"]
+"""
+
+RETURN = r"""
+restarted:
+  description: Whether the unit was restarted or started, or would be in check mode.
+  returned: success
+  type: bool
+reasons:
+  description: Why, a sentence each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["module sensorwindow: the running server still has an older file mapped; a restart loads the new one"]
+set:
+  description: The names of the settings that were set at run time, or would be.
+  returned: success
+  type: list
+  elements: str
+  sample: [maxmemory]
+"""
+
+import os
+import time
+from typing import Any, Dict, List, NoReturn, Sequence, Tuple
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _host,
+    _observe,
+    _plan,
+    _trial,
+)
+
+POLL_SECONDS = 0.05
+
+
+class Service:
+    """One unit and the server in it."""
+
+    def __init__(self, module: AnsibleModule, directives: Sequence[_conf.Directive]) -> None:
+        self.module = module
+        self.params: Dict[str, Any] = module.params
+        self.directives = directives
+        self.unit: str = module.params["unit"]
+
+    def connect(self) -> _client.Client:
+        """Open a connection, with the wanted password, the one before, or none. Raises ServerError."""
+        config = _conf.renamed_command(self.directives, "CONFIG")
+        passwords = [self.params["login_password"], self.params["current_password"], None]
+        errors: List[_client.ServerError] = []
+        for password in passwords:
+            try:
+                return _client.connect({**self.params, "login_password": password}, config)
+            except _client.ServerError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def fail(self, why: str) -> NoReturn:
+        """End with a sentence and the server's last log lines."""
+        log = _host.log_excerpt(self.module.run_command, self.unit, self.params["logfile"])
+        self.module.fail_json(msg="\n".join([why, "its last log lines:", *_trial.telling_lines(log)]), log=log)
+
+    def trial(self) -> _trial.Trial:
+        """Ask a throwaway server what the configuration comes to."""
+        files = [m["path"] if os.path.exists(m["path"]) else m["artifact"] or "" for m in self.params["modules"]]
+        if self.module.check_mode and not all(os.path.exists(path) for path in files):
+            return _trial.Trial("", [], {}, [])
+        paths = {m["path"]: m["artifact"] for m in self.params["modules"] if m["artifact"] and not os.path.exists(m["path"])}
+        tried = _trial.run(self.params["binary"], self.params["user"], _conf.with_module_paths(self.directives, paths))
+        if tried.error:
+            modules = [{"name": m["name"], "artifact": m["path"]} for m in self.params["modules"]]
+            lines = [_trial.startup_fault(tried, modules), "the running server was left as it is; the throwaway server's last lines:"]
+            self.module.fail_json(msg="\n".join(lines + tried.log))
+        return tried
+
+    def wanted(self) -> List[_plan.Wanted]:
+        """Return the modules to compare what runs with; owner and mode of the files are not this module's business."""
+        return [_plan.Wanted(m["name"], "present", m["path"], m["args"], None) for m in self.params["modules"]]
+
+    def decide(self, pid: int) -> Tuple[List[str], List[_plan.SettingChange]]:
+        """Return why the unit has to be restarted, and what is to be set at run time where it has not."""
+        digest = _conf.start_digest(self.directives, self.params["dropin"])
+        # Before anything else: what does not start here must not be restarted.
+        tried = self.trial()
+        if not pid:
+            return _plan.restart_reasons(0, "", digest, [], []), []
+        try:
+            client = self.connect()
+        except _client.ServerError as error:
+            return [f"it does not answer as configured ({error})"], []
+        try:
+            seen = _observe.running(client, self.params)._replace(pid=pid)
+            verdicts = _observe.verdicts(seen, self.wanted())
+            reasons = _plan.restart_reasons(
+                pid,
+                _host.started_with(self.unit),
+                digest,
+                [v for v in verdicts if v.verdict not in _plan.GOOD],
+                _plan.undeclared(seen.modules, [m["name"] for m in self.params["modules"]]),
+            )
+            if self.module.check_mode:
+                reasons += self.replaced_files(seen)
+            changes = _plan.setting_changes(client.settings(), tried.settings, self.directives) if client.config_command else []
+        except _client.ServerError as error:
+            self.fail(f"the running server can't be asked what it runs: {error}")
+        finally:
+            client.close()
+        return reasons, changes
+
+    def replaced_files(self, seen: _observe.Running) -> List[str]:
+        """Return which modules would be replaced by another file, in check mode, where they are not placed yet."""
+        images = _host.live_images(seen.pid, [m["path"] for m in self.params["modules"]])
+        return [
+            f"module {m['name']}: another file would be placed"
+            for m in self.params["modules"]
+            if m["artifact"] and m["path"] in images and images[m["path"]].sha256 != _host.sha256_of(m["artifact"])
+        ]
+
+    def set(self, changes: Sequence[_plan.SettingChange]) -> Tuple[List[str], List[str]]:
+        """Set what can be set at run time; return the names that were set, and why the rest needs a restart."""
+        names, reasons = [], []
+        if self.module.check_mode:
+            for change in changes:
+                (reasons if change.name in _plan.START_ONLY_SETTINGS else names).append(change.name)
+            return names, [f"{name} can only change at a start" for name in reasons]
+        client = self.connect()
+        try:
+            for change in changes:
+                try:
+                    client.set(change.name, change.wanted)
+                    names.append(change.name)
+                except _client.ServerError as error:
+                    reasons.append(f"{change.name} can only change at a start ({refusal(str(error), change)})")
+        finally:
+            client.close()
+        return names, reasons
+
+    def systemctl(self, *words: str) -> Tuple[int, str]:
+        """Run systemctl on the unit; return its exit status and what it said."""
+        code, out, err = self.module.run_command(["systemctl", *words, self.unit])
+        return code, (err or out).strip()
+
+    def restart(self) -> None:
+        """Restart the unit and wait until the server answers with its data loaded."""
+        if self.module.check_mode:
+            return
+        self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+        # A unit that failed five times in a row refuses every start until this is said.
+        self.systemctl("reset-failed")
+        code, said = self.systemctl("restart")
+        if code != 0:
+            self.fail(f"the server does not start: {said.splitlines()[0] if said else 'systemctl said nothing'}")
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until the server answers and says that it has loaded its data."""
+        deadline = time.monotonic() + self.params["start_timeout"]
+        last = "it did not answer"
+        while time.monotonic() < deadline:
+            state = _host.unit_state(self.module.run_command, self.unit)
+            if state.get("ActiveState") == "failed":
+                self.fail("the server ended while it was starting")
+            try:
+                client = self.connect()
+                loading = client.info().get("loading", "0")
+                client.close()
+                if loading == "0":
+                    return
+                last = "it is still loading its data"
+            except _client.ServerError as error:
+                last = str(error)
+            time.sleep(POLL_SECONDS)
+        self.fail(f"the server was not ready {self.params['start_timeout']} seconds after its start: {last}")
+
+
+def refusal(error: str, change: _plan.SettingChange) -> str:
+    """Return the server's reason without the value, which may be a secret."""
+    text = error.split(": ", 1)[-1]
+    return text.replace(change.wanted, "...") if len(change.wanted) > 3 else text
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "conf": {"type": "str", "required": True, "no_log": True},
+            "dropin": {"type": "str", "required": True},
+            "modules": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "path": {"type": "path", "required": True},
+                    "artifact": {"type": "path"},
+                    "args": {"type": "list", "elements": "str", "default": []},
+                },
+            },
+            "unit": {"type": "str", "default": "redis-server.service"},
+            "enabled": {"type": "bool", "default": True},
+            "binary": {"type": "path", "default": "/usr/bin/redis-server"},
+            "user": {"type": "str", "default": "redis"},
+            "logfile": {"type": "path", "default": "/var/log/redis/redis-server.log"},
+            "start_timeout": {"type": "int", "default": 300},
+            "current_password": {"type": "str", "no_log": True},
+            **_client.LOGIN_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+    if not os.path.exists(module.params["binary"]) and module.check_mode:
+        module.exit_json(changed=True, restarted=True, reasons=["Redis is not installed yet"], set=[])
+    if _client.REDIS_IMPORT_ERROR:
+        if module.check_mode:
+            module.exit_json(changed=False, restarted=False, reasons=[], set=[], skipped_reason="redis-py is not installed yet")
+        module.fail_json(msg=missing_required_lib("redis"), exception=_client.REDIS_IMPORT_ERROR)
+    try:
+        directives = _conf.parse(module.params["conf"])
+    except _conf.ConfError as error:
+        module.fail_json(msg=f"redis.conf: {error}")
+    service = Service(module, directives)
+    unit = _host.unit_state(module.run_command, service.unit)
+    if unit.get("LoadState") == "not-found" and not module.check_mode:
+        module.fail_json(msg=f"there is no unit {service.unit} on this host; install Redis first (role redis_server)")
+    reasons, changes = service.decide(_host.main_pid(unit))
+    names: List[str] = []
+    if not reasons and changes:
+        names, reasons = service.set(changes)
+    if reasons:
+        service.restart()
+    enable = module.params["enabled"] and unit.get("UnitFileState") not in ("enabled", "static", "alias")
+    if enable and not module.check_mode:
+        code, said = service.systemctl("enable")
+        if code != 0:
+            module.fail_json(msg=f"the unit could not be enabled: {said}")
+    module.exit_json(changed=bool(reasons or names or enable), restarted=bool(reasons), reasons=reasons, set=names)
+
+
+if __name__ == "__main__":
+    main()
