@@ -8,8 +8,9 @@ Answers are taken raw wherever releases of redis-py parse them differently.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 REDIS_IMPORT_ERROR: Optional[str]
 try:
@@ -37,6 +38,10 @@ LOGIN_ARGUMENTS: Dict[str, Dict[str, Any]] = {
 
 class ServerError(Exception):
     """The server can't be reached, or refuses; the text is for the operator."""
+
+
+class NotReachedError(ServerError):
+    """Nobody answers at all; a server that is starting may answer later."""
 
 
 class LoadedModule(NamedTuple):
@@ -93,6 +98,19 @@ def parse_info(reply: bytes) -> Dict[str, str]:
     return fields
 
 
+@contextlib.contextmanager
+def _as_server_error(what: str) -> Iterator[None]:
+    """Raise what redis-py and the network raise as errors of our own."""
+    try:
+        yield
+    except redis.exceptions.AuthenticationError as error:
+        raise ServerError(f"{what}: {error}") from error
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        raise NotReachedError(f"{what}: {error}") from error
+    except redis.exceptions.RedisError as error:
+        raise ServerError(f"{what}: {error}") from error
+
+
 class Client:
     """A connection to one server, with the few commands that this collection needs.
 
@@ -109,13 +127,9 @@ class Client:
 
         Raises ServerError with the server's own words.
         """
-        try:
+        with _as_server_error(f"{' '.join(words[:2])} at {self.where}"):
             self._connection.send_command(*words)
             return self._connection.read_response()
-        except redis.exceptions.RedisError as error:
-            raise ServerError(f"{' '.join(words[:2])} at {self.where}: {error}") from error
-        except OSError as error:
-            raise ServerError(f"{self.where}: {error}") from error
 
     def info(self) -> Dict[str, str]:
         """INFO, all default sections, as a flat dict of text."""
@@ -179,10 +193,6 @@ def connect(params: Mapping[str, Any], config_command: str = "CONFIG") -> Client
             )
         else:
             connection = redis.connection.Connection(**common)
-    try:
+    with _as_server_error(where):
         connection.connect()
-    except redis.exceptions.RedisError as error:
-        raise ServerError(f"{where}: {error}") from error
-    except OSError as error:
-        raise ServerError(f"{where}: {error}") from error
     return Client(connection, where, config_command)

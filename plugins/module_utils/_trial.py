@@ -23,7 +23,9 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import _clie
 LIMIT = 30
 """Seconds after which a throwaway server is ended from outside, whatever happens."""
 
+NOT_READY = f"it was not ready after {LIMIT} seconds"
 LOG_LINES = 15
+LINE_LENGTH = 300
 
 
 class Trial(NamedTuple):
@@ -71,45 +73,48 @@ def _watch(command: Sequence[str], folder: str, socket: str, directives: Sequenc
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         )
     try:
-        error = _wait(process, socket)
-        if error:
-            return Trial(error, [], {}, _last_lines(log_path))
-        return _look(socket, directives, log_path)
+        return _await_answer(process, socket, directives, log_path)
     finally:
         _end(process)
 
 
-def _wait(process: "subprocess.Popen[bytes]", socket: str) -> str:
-    """Wait until the socket is there; return why it will not be, or an empty text."""
+def _await_answer(process: "subprocess.Popen[bytes]", socket: str, directives: Sequence[_conf.Directive], log_path: str) -> Trial:
+    """Ask until the server answers, ends or takes too long: its socket is there before its modules are loaded."""
     deadline = time.monotonic() + LIMIT
+    error = NOT_READY
     while time.monotonic() < deadline:
         code = process.poll()
         if code is not None:
-            return f"it ended at once ({ending(code)})"
-        if os.path.exists(socket):
-            return ""
+            error = ending(code)
+            break
+        try:
+            if os.path.exists(socket):
+                return _look(socket, directives, log_path)
+        except _client.NotReachedError:
+            pass
+        except _client.ServerError as refused:
+            error = f"it started, but {refused}"
+            break
         time.sleep(0.005)
-    return f"it was not ready after {LIMIT} seconds"
+    return Trial(error, [], {}, _last_lines(log_path))
 
 
 def ending(code: int) -> str:
     """Return how a process ended, from its return code: a signal's number where one killed it."""
     if code > 128:
-        return f"killed by signal {code - 128}"
+        code = 128 - code
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
 
 def _look(socket: str, directives: Sequence[_conf.Directive], log_path: str) -> Trial:
+    """Ask the throwaway server. Raises ServerError."""
     params = {"login_unix_socket": socket, "login_timeout": 5.0, **_login(directives)}
+    client = _client.connect(params, _conf.renamed_command(directives, "CONFIG"))
     try:
-        client = _client.connect(params, _conf.renamed_command(directives, "CONFIG"))
-        try:
-            modules = client.modules()
-            settings = client.settings() if client.config_command else {}
-        finally:
-            client.close()
-    except _client.ServerError as error:
-        return Trial(f"it started, but {error}", [], {}, _last_lines(log_path))
+        modules = client.modules()
+        settings = client.settings() if client.config_command else {}
+    finally:
+        client.close()
     return Trial("", modules, settings, _last_lines(log_path))
 
 
@@ -139,9 +144,26 @@ def _last_lines(path: str) -> List[str]:
 
 
 def telling_lines(lines: Sequence[str]) -> List[str]:
-    """Return the last lines of a Redis log that say something: its start-up picture and notices are dropped."""
-    noise = ("oO0OoO0OoO0Oo", "Configuration loaded", "monotonic clock", "overcommit_memory", "Increased maximum number", "Redis version=")
-    return [line for line in lines if line.strip() and not any(word in line for word in noise)][-LOG_LINES:]
+    """Return the last lines of a Redis log that say something.
+
+    Its start-up picture and notices are dropped; of a crash report, the signal and the frames stay, not the dumps.
+    """
+    noise = re.compile(
+        "oO0OoO0OoO0Oo|Configuration loaded|monotonic clock|overcommit_memory|Increased maximum number|Redis version="
+        "|Session terminated"
+    )
+    kept: List[str] = []
+    in_report = False
+    for line in lines:
+        in_report = in_report or "REDIS BUG REPORT START" in line
+        if not line.strip() or noise.search(line) or (in_report and not _tells_of_crash(line)):
+            continue
+        kept.append(line[:LINE_LENGTH])
+    return kept[-LOG_LINES:]
+
+
+def _tells_of_crash(line: str) -> bool:
+    return bool(crash_lines([line]) or re.search(r"BUG REPORT START|\(\S*\+0x[0-9a-f]+\)\s*\[", line))
 
 
 def faults(trial: Trial, modules: Sequence[Dict[str, Any]]) -> List[str]:
@@ -169,13 +191,28 @@ def faults(trial: Trial, modules: Sequence[Dict[str, Any]]) -> List[str]:
 
 
 def startup_fault(trial: Trial, modules: Sequence[Dict[str, Any]]) -> str:
-    """Return one sentence on why a server did not start, naming the module where its log does."""
+    """Return one sentence on why a server did not start, with the module's own words where its log has them.
+
+    Modules are loaded in the given order, so the first one that is not logged as loaded is the one that failed.
+    """
     for module in modules:
-        lines = [line for line in trial.log if module["artifact"] in line]
-        if lines:
-            return f"module {module['name']}: a server with it does not start, {trial.error}: {message_of(lines[0])}"
+        about = [line for line in trial.log if module["artifact"] in line]
+        if any("loaded from" in line for line in about):
+            continue
+        own = [line for line in trial.log if f"<{module['name']}>" in line]
+        words = [message_of(line) for line in crash_lines(trial.log)[:1] + own[-2:] + about[:1]]
+        if not words and trial.error == NOT_READY:
+            words = ["its OnLoad does not return"]
+        if words:
+            return f"module {module['name']}: a server with it does not start ({trial.error}): {'; '.join(words)}"
+        break
     last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
-    return f"a server with this configuration does not start, {trial.error}: {last}"
+    return f"a server with this configuration does not start ({trial.error}): {last}"
+
+
+def crash_lines(lines: Sequence[str]) -> List[str]:
+    """Return the lines of a crash report that name the signal and the address."""
+    return [line for line in lines if re.search(r"crashed by signal|Accessing address|ASSERTION FAILED", line)]
 
 
 def message_of(line: str) -> str:

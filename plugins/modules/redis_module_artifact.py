@@ -290,10 +290,10 @@ class Artifact:
         if more:
             lines.append("(more lines were left out)")
         if code != 0:
-            reason = f"{' '.join(command)} failed with exit status {code}:\n" + "\n".join(lines)
+            reason = f"it does not build ({command[0]}: exit status {code}):\n" + "\n".join(lines)
             if _build.missing_header(err + out):
                 reason += f"\nredismodule.h was not found. To mend it, {_header.MEND}"
-            raise _build.BuildError(reason)
+            raise _build.BuildError(f"{reason}\nthe command was: {' '.join(command)}")
         return lines
 
     def fetch(self) -> str:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The example module on real Redis servers.
 
-Each test runs on the Redis of every lab image (LAB_IMAGES, default
-build/lab/images), with the module built by that image's own compiler: once
+Each test runs on the Redis of every lab image (SUITE-ready or SUITE-ready-* in
+LAB_IMAGES, default build/lab/images), with the module built by that image's own compiler: once
 with Redis 6.0's redismodule.h, once with the server's own (REDISMODULE_HEADERS,
 default build/headers; fetch_headers.py fills it).
 
@@ -38,11 +38,11 @@ INSIDE = Path("/mnt")  # where a test's folder lies in the image
 DEADLINE_S = 20.0
 
 # As the collection builds a module.
-COMPILE = (
-    "gcc -O2 -g -fPIC -std=gnu99 -Wall -Wextra -Werror -D_FORTIFY_SOURCE=2"
-    " -fstack-protector-strong -c"
-).split()
-LINK = "gcc -shared -Wl,-z,relro,-z,now,-z,noexecstack".split()
+COMPILE = [
+    *("gcc", "-O2", "-g", "-fPIC", "-std=gnu99", "-Wall", "-Wextra", "-Werror"),
+    *("-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-c"),
+]
+LINK = ["gcc", "-shared", "-Wl,-z,relro,-z,now,-z,noexecstack"]
 
 
 def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -75,17 +75,22 @@ class Image:
     @property
     def root(self) -> Path:
         """Its folder; the test fails with what to do where it is missing."""
-        root = IMAGES / f"{self.suite}-ready"
-        if not (root / "usr/bin/redis-server").exists() or not (root / "usr/bin/gcc").exists():
+        found = [
+            root
+            for root in (*IMAGES.glob(f"{self.suite}-ready"), *IMAGES.glob(f"{self.suite}-ready-*"))
+            if all(os.path.lexists(root / "usr/bin" / name) for name in ("redis-server", "gcc"))
+        ]
+        if not found:
             pytest.fail(
-                f"{root} has no redis-server or gcc. Build the lab's images (lab/lab.py), or:\n"
+                f"{IMAGES} has no {self.suite}-ready with redis-server and gcc. Build the lab's "
+                "images (lab/lab.py), set LAB_IMAGES, or:\n"
                 f"mmdebstrap --variant=minbase --include=redis-server,gcc,libc6-dev "
-                f"{self.suite} {root}",
+                f"{self.suite} {IMAGES / self.suite}-ready",
                 pytrace=False,
             )
         if os.geteuid() != 0:
             pytest.fail("chroot into the lab's images needs root", pytrace=False)
-        return root
+        return max(found, key=lambda root: root.stat().st_mtime)
 
     def command(self, folder: Path, argv: list[str]) -> list[str]:
         """Return the command that runs argv in the image, the folder at /mnt."""
@@ -103,6 +108,7 @@ class Image:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            check=False,
         )
 
 

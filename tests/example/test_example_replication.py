@@ -53,6 +53,8 @@ def test_replica_has_the_same_windows(pair: tuple[Server, Server]) -> None:
         pipe.execute_command(ADD, "in-multi", 1, 2)
         pipe.execute()
     db.eval("redis.call(ARGV[1], KEYS[1], 1, 1)", 1, "before", ADD)
+    script = "for i = 1, 20 do redis.call(ARGV[1], KEYS[1], i, i) end"
+    db.eval(script, 1, "made-in-a-script", ADD)
     in_step(db, link)
     fill(db, "large", 20_000)
     in_step(db, link)
