@@ -49,5 +49,5 @@ release-notes: ## Make CHANGELOG.md from the fragments, for the version in galax
 	@tools/release-notes
 
 clean: ## Remove environments, the artifact and logs (not the lab's images)
-	rm -rf build/venv* build/collections build/work build/stage build/home build/log \
+	rm -rf build/venv* build/mypy-cache build/collections build/work build/stage build/home build/log \
 	    build/.collection.* build/.setup.lock build/edgeops-redis_modules-*.tar.gz

@@ -126,9 +126,7 @@ class Target:
 
 
 TARGETS = [
-    Target(Image(suite), header)
-    for suite, version in SUITES.items()
-    for header in dict.fromkeys((OLDEST, version))
+    Target(Image(suite), header) for suite, version in SUITES.items() for header in dict.fromkeys((OLDEST, version))
 ]
 
 
@@ -139,9 +137,7 @@ class Builder:
     folder: Path
     built: dict[tuple[Target, int, tuple[str, ...]], Path] = field(default_factory=dict)
 
-    def __call__(
-        self, target: Target, release: int = 2, libraries: tuple[str, ...] = ("-lm", "-lpthread")
-    ) -> Path:
+    def __call__(self, target: Target, release: int = 2, libraries: tuple[str, ...] = ("-lm", "-lpthread")) -> Path:
         """Return the path of sensorwindow.so."""
         key = (target, release, libraries)
         if key not in self.built:
@@ -153,8 +149,7 @@ class Builder:
         header = HEADERS / target.header / "redismodule.h"
         if not header.is_file():
             pytest.fail(
-                f"{header} is missing: python3 {Path(__file__).with_name('fetch_headers.py')} "
-                f"{HEADERS}",
+                f"{header} is missing: python3 {Path(__file__).with_name('fetch_headers.py')} {HEADERS}",
                 pytrace=False,
             )
         folder = Path(tempfile.mkdtemp(dir=self.folder))
@@ -165,9 +160,7 @@ class Builder:
         for source in sorted(SOURCES.glob("*.c")):
             objects.append(str(INSIDE / source.with_suffix(".o").name))
             define = f"-DSENSORWINDOW_RELEASE={release}"
-            self.gcc(
-                target, folder, [*COMPILE, define, str(INSIDE / source.name), "-o", objects[-1]]
-            )
+            self.gcc(target, folder, [*COMPILE, define, str(INSIDE / source.name), "-o", objects[-1]])
         output = str(INSIDE / "sensorwindow.so")
         self.gcc(target, folder, [*LINK, "-o", output, *objects, *libraries, "-lc"])
         return folder / "sensorwindow.so"
@@ -176,15 +169,13 @@ class Builder:
     def gcc(target: Target, folder: Path, argv: list[str]) -> None:
         """Run one command of the build, which must be silent."""
         done = target.image.run(folder, argv)
-        assert done.returncode == 0 and not done.stdout, f"{argv}\n{done.stdout}"
+        assert (done.returncode, done.stdout) == (0, ""), f"{argv}\n{done.stdout}"
 
 
 class Server:
     """A redis-server with the module, in the image."""
 
-    def __init__(
-        self, image: Image, folder: Path, module: Path | None, args: str = "", **config: str
-    ) -> None:
+    def __init__(self, image: Image, folder: Path, module: Path | None, args: str = "", **config: str) -> None:
         self.image, self.folder = image, folder
         folder.mkdir()
         self.config = {
@@ -235,7 +226,7 @@ class Server:
         client = self.client()
 
         def serves() -> bool:
-            assert self.process and self.process.poll() is None, self.log
+            assert self.alive(), self.log
             try:
                 return bool(client.ping())
             except (redis.ConnectionError, redis.exceptions.BusyLoadingError):
@@ -247,10 +238,13 @@ class Server:
     def refused(self) -> str:
         """Start a server that must end by itself, without a signal; return its log."""
         self.launch()
-        assert self.process is not None
-        assert self.process.wait(DEADLINE_S) >= 0, self.log
-        self.process = None
+        assert self.ended() >= 0, self.log
         return self.log
+
+    def ended(self) -> int:
+        """Wait for the end of a process that ends by itself; return its status."""
+        assert self.process is not None
+        return self.process.wait(DEADLINE_S)
 
     def client(self, *, decode_responses: bool = True) -> redis.Redis:
         """Return a new client."""
@@ -326,9 +320,7 @@ def servers(tmp_path: Path, target: Target, build: Builder) -> Iterator[Servers]
 
 
 @pytest.fixture(scope="session")
-def shared_server(
-    tmp_path_factory: pytest.TempPathFactory, target: Target, build: Builder
-) -> Iterator[Server]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory, target: Target, build: Builder) -> Iterator[Server]:
     """One server a target, for the tests that only need commands."""
     folder = tmp_path_factory.mktemp("shared") / "server"
     server = Server(target.image, folder, build(target))

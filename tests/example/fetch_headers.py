@@ -40,12 +40,8 @@ class Header(NamedTuple):
 # The main archive only: for trixie, the source in the security archive has
 # answered 404, and its upstream tarball is the same.
 HEADERS: dict[str, Header] = {
-    "6.0.16": Header(
-        "bullseye", "221cb9cdeaff5156429b00818c378f1e3e81fb3184f564853efac3afd85e36d5"
-    ),
-    "7.0.15": Header(
-        "bookworm", "dcc23952d82cd8f06e4fe6ee32de0b04d437cfe03779963230b3f0dde2c731e0"
-    ),
+    "6.0.16": Header("bullseye", "221cb9cdeaff5156429b00818c378f1e3e81fb3184f564853efac3afd85e36d5"),
+    "7.0.15": Header("bookworm", "dcc23952d82cd8f06e4fe6ee32de0b04d437cfe03779963230b3f0dde2c731e0"),
     "8.0.2": Header("trixie", "b9cf7b4345cbb6e3c49bdcf4716943f40426bdce7c59d928fb55e3d9b7e85a8e"),
 }
 
@@ -60,9 +56,7 @@ def private_apt(folder: Path, suite: str) -> dict[str, str]:
     for name in ("etc/preferences.d", "state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "state/status").touch()
-    (folder / "sources.list").write_text(
-        f"deb-src [signed-by={KEYRING}] {MIRROR} {suite} main\n", encoding="utf-8"
-    )
+    (folder / "sources.list").write_text(f"deb-src [signed-by={KEYRING}] {MIRROR} {suite} main\n", encoding="utf-8")
     (folder / "apt.conf").write_text(
         "".join(
             f'{key} "{value}";\n'

@@ -121,9 +121,15 @@ class Model:
         (t0, v0), (t1, v1) = chosen[0], chosen[-1]
         values = [value for _, value in chosen]
         return {
-            **{"count": len(chosen), "first-timestamp": t0, "first": v0},
-            **{"last-timestamp": t1, "last": v1, "min": min(values), "max": max(values)},
-            **{"sum": math.fsum(values), "mean": math.fsum(values) / len(values)},
+            "count": len(chosen),
+            "first-timestamp": t0,
+            "first": v0,
+            "last-timestamp": t1,
+            "last": v1,
+            "min": min(values),
+            "max": max(values),
+            "sum": math.fsum(values),
+            "mean": math.fsum(values) / len(values),
             "stddev": statistics.pstdev(values),
             "rate": (v1 - v0) * 1000 / (t1 - t0) if len(chosen) > 1 else None,
         }

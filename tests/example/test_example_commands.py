@@ -41,8 +41,13 @@ def test_first_sample_makes_a_window_with_the_defaults(db: redis.Redis) -> None:
     found = info(db, "k")
     assert int(str(found.pop("bytes"))) > 0
     assert found == {
-        **{"retention-ms": DAY_MS, "max-samples": 100000, "on-conflict": "KEEP"},
-        **{"samples": 1, "oldest": 1000, "newest": 1000, "chunks": 1},
+        "retention-ms": DAY_MS,
+        "max-samples": 100000,
+        "on-conflict": "KEEP",
+        "samples": 1,
+        "oldest": 1000,
+        "newest": 1000,
+        "chunks": 1,
     }
 
 
@@ -110,8 +115,17 @@ def test_config_alters_at_once_and_keeps_what_is_not_named(db: redis.Redis) -> N
 def test_stats_of_known_samples(db: redis.Redis) -> None:
     madd(db, "k", [(1000, 1), (2000, 4), (4000, 7)])
     assert stats(db, "k", "-", "+") == {
-        **{"count": 3, "first-timestamp": 1000, "first": 1, "last-timestamp": 4000, "last": 7},
-        **{"min": 1, "max": 7, "sum": 12, "mean": 4, "stddev": pytest.approx(6**0.5), "rate": 2},
+        "count": 3,
+        "first-timestamp": 1000,
+        "first": 1,
+        "last-timestamp": 4000,
+        "last": 7,
+        "min": 1,
+        "max": 7,
+        "sum": 12,
+        "mean": 4,
+        "stddev": pytest.approx(6**0.5),
+        "rate": 2,
     }
     one = stats(db, "k", 2000, 2000)
     assert (one["count"], one["mean"], one["stddev"], one["rate"]) == (1, 4, 0, None)
@@ -157,7 +171,8 @@ def test_quality(db: redis.Redis) -> None:
         assert db.execute_command(ADD, "k", timestamp, timestamp, "QUALITY", quality) == "added"
     assert madd(db, "k", [(1, 1), (3, 3)], "QUALITY", "bad") == {
         **NOTHING,
-        **{"added": 1, "duplicate": 1},
+        "added": 1,
+        "duplicate": 1,
     }
     assert db.execute_command(ADD, "k", 1, 1) == "conflict", "another quality is another sample"
     for quality, expected in (("good", [0]), ("uncertain", [0, 2]), ("bad", [0, 1, 2, 3])):
@@ -312,9 +327,7 @@ def test_against_the_model(db: redis.Redis, seed: int) -> None:
         }
         asked = [rng.random() for _ in range(3)]
         answers = [interpolated((v for _, v in chosen), q) for q in asked if chosen]
-        assert quantiles(db, "k", *words, *map(repr, asked)) == (
-            pytest.approx(answers) if chosen else [None] * 3
-        )
+        assert quantiles(db, "k", *words, *map(repr, asked)) == (pytest.approx(answers) if chosen else [None] * 3)
 
 
 def test_any_order_of_delivery_ends_in_the_same_window(db: redis.Redis) -> None:

@@ -94,7 +94,5 @@ def test_window_alone_under_sanitizers(tmp_path: Path) -> None:
     command = ["gcc", "-std=gnu99", "-Wall", "-Wextra", "-Werror", "-g", "-O1"]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{SOURCES}"]
     subprocess.run([*command, *sources, "-o", program, "-lm"], check=True)
-    done = subprocess.run(
-        [program], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+    done = subprocess.run([program], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     assert done.returncode == 0, done.stdout

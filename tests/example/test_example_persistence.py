@@ -7,7 +7,7 @@ import random
 
 import pytest
 import redis
-from conftest import DEADLINE_S, Server, Servers, Target, until
+from conftest import Server, Servers, Target, until
 from sensor import QUALITIES, digest, fill, info, madd, samples, sealed, stats
 
 ADD, CONFIG = "SENSORWINDOW.ADD", "SENSORWINDOW.CONFIG"
@@ -28,9 +28,7 @@ def populate(db: redis.Redis, qualities: tuple[str, ...] = QUALITIES) -> None:
 def state(db: redis.Redis) -> dict[str, tuple[str, list[object]]]:
     """Return everything that must outlive the server."""
     names = ("retention-ms", "max-samples", "on-conflict", "samples", "oldest", "newest")
-    return {
-        key: (digest(db, key), [info(db, key)[name] for name in names]) for key in sorted(db.keys())
-    }
+    return {key: (digest(db, key), [info(db, key)[name] for name in names]) for key in sorted(db.keys())}
 
 
 def raw_client(server: Server) -> redis.Redis:
@@ -48,18 +46,17 @@ def restored(server: Server, raw: redis.Redis, body: bytes, logged: str = "") ->
     """Whether the server takes the payload; if not, it must refuse it as its version does."""
     try:
         raw.restore("copy", 0, sealed(body), replace=True)
-    except redis.ResponseError as error:
-        assert "Bad data format" in str(error)
+    except redis.ResponseError:
         assert server.alive()
         assert logged in server.log
-        return False
     except redis.ConnectionError:
         assert ends_on_bad_values(server)
-        assert server.process and server.process.wait(DEADLINE_S) == 1, server.log
+        assert server.ended() == 1, server.log
         assert logged in server.log
         server.start()
-        return False
-    return True
+    else:
+        return True
+    return False
 
 
 def rewrite_aof(db: redis.Redis) -> None:

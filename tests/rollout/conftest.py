@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures of the system tests: one lab of three hosts for all of them.
+
+The lab is called rollout and is taken down at the end, also after a failure or a signal. While writing tests,
+ROLLOUT_KEEP_LAB=1 leaves it up, and the next run takes it over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from rollout_kit import CACHE, ROOT, SUITES, Entry, Host, Lab, artifact, probe, run
+
+LAB = "rollout"
+
+
+def end_by_signal(signum: int, _frame: FrameType | None) -> None:
+    """Let fixtures clean up, as after Ctrl-C."""
+    raise KeyboardInterrupt(f"signal {signum}")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Build the artifact, boot the hosts, and end them whatever happens."""
+    folder = tmp_path_factory.mktemp("rollout")
+    # A copy of the built and installed collection: what changes in the checkout meanwhile does not count.
+    collections = folder / "collections"
+    subprocess.run([ROOT / "tools" / "collection", "--copy", collections], stdin=subprocess.DEVNULL, check=True)
+    script = ROOT / "lab" / "lab.py"
+    former = signal.signal(signal.SIGTERM, end_by_signal)
+    try:
+        up = run(script, "up", "--lab", LAB, "--image", "ready", *(f"{host}={suite}" for host, suite in SUITES.items()))
+        assert up.returncode == 0, up.stdout + up.stderr
+        made = Lab.read(LAB, ROOT / "build" / "lab" / LAB / "inventory.yml", folder, collections)
+        for host in made.hosts.values():
+            host.keep_packaged_state()
+        yield made
+    finally:
+        if not os.environ.get("ROLLOUT_KEEP_LAB"):
+            down = run(script, "down", "--lab", LAB)
+            print(down.stdout + down.stderr)
+        signal.signal(signal.SIGTERM, former)
+
+
+@pytest.fixture
+def r11(lab: Lab) -> Host:
+    """Return a host with Redis 6.0, as packaged."""
+    return lab.reset("r11")[0]
+
+
+@pytest.fixture
+def r12(lab: Lab) -> Host:
+    """Return a host with Redis 7.0, as packaged."""
+    return lab.reset("r12")[0]
+
+
+@pytest.fixture
+def r13(lab: Lab) -> Host:
+    """Return a host with Redis 8.0, as packaged."""
+    return lab.reset("r13")[0]
+
+
+@pytest.fixture
+def fleet(lab: Lab) -> list[Host]:
+    """Return all three, as packaged."""
+    return lab.reset()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built module on the controller."""
+
+    name: str
+    path: Path
+
+    @property
+    def sha256(self) -> str:
+        """Its digest."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def entry(self, **more: object) -> Entry:
+        """Return an entry of redis_modules that hands it over."""
+        return artifact(self.name, self.path, self.sha256, **more)
+
+
+@pytest.fixture(scope="session")
+def built(lab: Lab) -> dict[str, Built]:
+    """Modules built on the oldest host, as artifacts that load on all three."""
+    (host,) = lab.reset("r11")
+    names = ("handed", "fetched")
+    lab.ansible([host], [probe(name) for name in names]).good()
+    folder = lab.folder / "artifacts"
+    folder.mkdir()
+    found = {}
+    for name in names:
+        (folder / f"{name}.so").write_bytes(host.get(host.sh(f"ls {CACHE}/artifacts/{name}/*/{name}.so").splitlines()[0]))
+        found[name] = Built(name, folder / f"{name}.so")
+    return found
+
+
+@pytest.fixture(scope="session")
+def header(lab: Lab, built: dict[str, Built]) -> str:
+    """Return the redismodule.h of the oldest server, as the rollout got it."""
+    assert built
+    return lab.hosts["r11"].get(f"{CACHE}/headers/6.0.16/redismodule.h").decode()

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every way to log in, by every module of the collection; and that no secret comes to light on the way."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rollout_kit import CONF, LOG, Host, Lab, probe
+
+TLS = "/etc/redis/tls"
+
+
+def certificates(host: Host) -> None:
+    """Make a CA, a server's and a client's certificate on the host."""
+    host.sh(
+        f"mkdir -p {TLS} && cd {TLS} && exec 2>/dev/null && "
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=test-ca && "
+        "for who in server client; do "
+        "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $who.key -out $who.csr -subj /CN=127.0.0.1 && "
+        "printf 'subjectAltName=IP:127.0.0.1\\n' > ext && "
+        "openssl x509 -req -in $who.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out $who.crt -days 2 -extfile ext || exit 1; done && "
+        f"chown -R redis:redis {TLS}"
+    )
+
+
+def test_password_acl_user_and_tls(lab: Lab, fleet: list[Host]) -> None:
+    """One way on each host: a password that is changed later, an ACL user over the unix socket, TLS with a client's certificate."""
+    by_password, by_acl, by_tls = fleet
+    by_acl.put(
+        "/etc/redis/users.acl",
+        "user default off\nuser operator on >s3cret-of-the-operator ~* &* +@all\n",
+        owner="redis:redis",
+        mode="0640",
+    )
+    certificates(by_tls)
+    socket = "/run/redis/redis.sock"
+    host_variables: dict[str, dict[str, Any]] = {
+        by_password.name: {"redis_server_requirepass": 'first "pass" #1'},
+        by_acl.name: {
+            "redis_server_aclfile": "/etc/redis/users.acl",
+            "redis_server_unixsocket": socket,
+            "redis_modules_login": {
+                "login_unix_socket": socket,
+                "login_user": "operator",
+                "login_password": "s3cret-of-the-operator",
+            },
+        },
+        by_tls.name: {
+            "redis_server_port": 0,
+            "redis_server_extra_directives": {
+                "tls-port": 6380,
+                "tls-cert-file": f"{TLS}/server.crt",
+                "tls-key-file": f"{TLS}/server.key",
+                "tls-ca-cert-file": f"{TLS}/ca.crt",
+            },
+            "redis_modules_login": {
+                "login_port": 6380,
+                "tls": True,
+                "ca_certs": f"{TLS}/ca.crt",
+                "client_cert_file": f"{TLS}/client.crt",
+                "client_key_file": f"{TLS}/client.key",
+            },
+        },
+    }
+    logins = {
+        by_password.name: ("-a", 'first "pass" #1'),
+        by_acl.name: ("-s", socket, "--user", "operator", "--pass", "s3cret-of-the-operator"),
+        by_tls.name: ("-p", "6380", "--tls", "--cacert", f"{TLS}/ca.crt", "--cert", f"{TLS}/client.crt", "--key", f"{TLS}/client.key"),
+    }
+    lab.ansible(fleet, [probe()], host_variables=host_variables).good()
+    for host in fleet:
+        assert host.modules(login=logins[host.name]) == {"probe": 1}
+    assert "NOAUTH" in by_password.cli("MODULE", "LIST")
+    assert "NOAUTH" in by_acl.cli("MODULE", "LIST")
+    assert "refused" in by_tls.sh("redis-cli PING 2>&1", check=False)
+    lab.ansible(fleet, [probe()], host_variables=host_variables).unchanged()
+    lab.ansible(fleet, [probe()], playbook="verify", host_variables=host_variables).unchanged()
+
+    # A wrong password is told as such, by verify, and without the password.
+    wrong = {by_password.name: {"redis_server_requirepass": "not-the-right-one"}}
+    refused = lab.ansible([by_password], [probe()], playbook="verify", host_variables=wrong)
+    assert refused.code != 0
+    assert re.search("WRONGPASS|invalid", refused.output), refused.output
+    assert "not-the-right-one" not in refused.output
+
+    changed = {by_password.name: {"redis_server_requirepass": "second", "redis_server_current_password": 'first "pass" #1'}}
+    pid = by_password.pid
+    lab.ansible([by_password], [probe()], host_variables=changed).good()
+    assert by_password.modules(login=("-a", "second")) == {"probe": 1}
+    assert "WRONGPASS" in by_password.sh("redis-cli -a 'first \"pass\" #1' PING 2>&1", check=False)
+    assert by_password.pid == pid, "a password can change at run time"
+    lab.ansible([by_password], [probe()], host_variables={by_password.name: {"redis_server_requirepass": "second"}}).unchanged()
+
+
+@contextmanager
+def watched(needle: str) -> Iterator[list[str]]:
+    """Look at the command line of every process, again and again: those in the hosts are seen from here, too."""
+    found: list[str] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.01):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    line = path.read_bytes()
+                except OSError:
+                    continue
+                if needle.encode() in line:
+                    found.append(line.replace(b"\0", b" ").decode(errors="replace"))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_no_secret_comes_to_light(lab: Lab, fleet: list[Host]) -> None:
+    """Not in the output at -vvv --diff, on no command line, in no journal or log, in no file that others may read."""
+    secret = f"s{secrets.token_hex(12)}"
+    another = f"a{secrets.token_hex(12)}"
+    extra = {"masterauth": another}
+    variables: dict[str, Any] = {"redis_server_requirepass": secret, "redis_server_extra_directives": extra}
+    seen: list[str] = []
+    outputs = []
+    with watched(secret) as first, watched(another) as second:
+        outputs.append(lab.ansible(fleet, [probe()], "-vvv", "--diff", "--check", **variables).good())
+        outputs.append(lab.ansible(fleet, [probe()], "-vvv", "--diff", **variables).good())
+        outputs.append(lab.ansible(fleet, [probe()], "-vvv", "--diff", core="2.14", **variables).unchanged())
+        # A failure tells much: the server's log, the module's arguments.
+        outputs.append(lab.ansible(fleet, [probe(args=["refuse"])], "-vvv", "--diff", **variables))
+        outputs.append(lab.ansible(fleet, [probe()], "-vvv", playbook="verify", **variables).good())
+        seen = first + second
+    assert outputs[3].code != 0
+    assert not seen
+    for host in fleet:
+        assert host.config("masterauth", login=("-a", secret)) == another  # it was really there to be seen
+        assert host.sh(f"stat -c '%U:%G %a' {CONF}").strip() == "redis:redis 640"
+    for value in (secret, another):
+        for done in outputs:
+            lines = [line for line in done.output.splitlines() if value in line]
+            assert not lines, f"{value} in {lines[:3]}"
+        for host in fleet:
+            assert not host.sh(f"journalctl --no-pager | grep -F {value} || true")
+            assert not host.sh(f"grep -F {value} {LOG} || true")
+            readable = "find / -xdev -type f -perm -o=r -not -path '/proc/*' -not -path '/sys/*' -newer /root/packaged.conf -print0"
+            assert not host.sh(f"{readable} | xargs -0 -r grep -lF {value} || true")
+            assert not host.sh(f"find /run /tmp /root -type f -print0 | xargs -0 -r grep -lsF {value} || true")

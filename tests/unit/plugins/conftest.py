@@ -1,0 +1,161 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the unit tests of the plugins share: settings of hypothesis, and a way to run a module's main()."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import pytest
+from ansible.module_utils import basic
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
+from hypothesis import settings
+
+settings.register_profile("gate", database=None, deadline=None, derandomize=True)
+settings.register_profile("search", database=None, deadline=None, max_examples=3000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+Answer = Tuple[int, str, str]
+
+
+class Commands:
+    """Stands for AnsibleModule.run_command: answers by the first words of a command, remembers all of them."""
+
+    def __init__(self) -> None:
+        self.ran: List[List[str]] = []
+        self.options: List[Dict[str, Any]] = []
+        self._answers: List[Tuple[Tuple[str, ...], Any]] = []
+
+    def answer(self, *start: str, code: int = 0, out: str = "", err: str = "", do: Optional[Callable[..., Any]] = None) -> None:
+        """From now on, give this answer to commands that start so; I(do) is called with the command first."""
+        self._answers.insert(0, (start, (do, (code, out, err))))
+
+    def __call__(self, words: Any, **options: Any) -> Answer:
+        """Run nothing."""
+        command = [words] if isinstance(words, str) else [str(word) for word in words]
+        self.ran.append(command)
+        self.options.append(options)
+        for start, (do, answer) in self._answers:
+            if tuple(command[: len(start)]) == start:
+                if do:
+                    do(command, **options)
+                return answer  # type: ignore[no-any-return]
+        return 0, "", ""
+
+    def with_start(self, *start: str) -> List[List[str]]:
+        """Return the commands that were run and start so."""
+        return [command for command in self.ran if tuple(command[: len(start)]) == start]
+
+
+@pytest.fixture()
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Every command that a module runs goes here, none is run."""
+    fake = Commands()
+    monkeypatch.setattr(basic.AnsibleModule, "run_command", lambda _self, words, **options: fake(words, **options))
+    return fake
+
+
+@pytest.fixture()
+def run_module(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> Callable[..., Dict[str, Any]]:
+    """Return a function that runs a module's main() and gives back what it prints: the true output, no_log applied."""
+
+    def run(main: Callable[[], None], args: Dict[str, Any], check: bool = False) -> Dict[str, Any]:
+        own = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": str(tmp_path)}
+        text = json.dumps({"ANSIBLE_MODULE_ARGS": {**args, **own}})
+        monkeypatch.setattr(basic, "_ANSIBLE_ARGS", text.encode())
+        monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main()
+        result: Dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    return run
+
+
+class Server:
+    """Stands for a Redis server behind _client.connect."""
+
+    def __init__(self) -> None:
+        self.down = ""
+        self.info: Dict[str, str] = {"redis_version": "7.0.15", "redis_mode": "standalone", "role": "master", "process_id": "4242", "loading": "0"}
+        self.modules: List[_client.LoadedModule] = []
+        self.settings: Dict[str, str] = {}
+        self.refuses: Dict[str, str] = {}
+        self.password: Optional[str] = None
+        self.was_set: Dict[str, str] = {}
+        self.connections: List[Dict[str, Any]] = []
+
+    def connect(self, params: Any, config_command: str = "CONFIG") -> "FakeClient":
+        """Like _client.connect."""
+        self.connections.append(dict(params))
+        if self.down:
+            raise _client.ServerError(self.down)
+        if self.password is not None and params.get("login_password") != self.password:
+            raise _client.ServerError("127.0.0.1:6379: invalid username-password pair")
+        return FakeClient(self, config_command)
+
+
+class FakeClient:
+    """Stands for _client.Client."""
+
+    def __init__(self, server: Server, config_command: str) -> None:
+        self._server = server
+        self.config_command = config_command
+
+    def info(self) -> Dict[str, str]:
+        """INFO."""
+        return self._server.info
+
+    def modules(self) -> List[_client.LoadedModule]:
+        """MODULE LIST."""
+        return self._server.modules
+
+    def settings(self) -> Dict[str, str]:
+        """CONFIG GET *."""
+        return dict(self._server.settings)
+
+    def set(self, name: str, value: str) -> None:
+        """CONFIG SET."""
+        if name in self._server.refuses:
+            raise _client.ServerError(f"{self.config_command} SET at 127.0.0.1:6379: {self._server.refuses[name]}")
+        self._server.settings[name] = value
+        self._server.was_set[name] = value
+
+    def close(self) -> None:
+        """End."""
+
+
+@pytest.fixture()
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Every connection to a server goes to this one."""
+    fake = Server()
+    monkeypatch.setattr(_client, "connect", fake.connect)
+    monkeypatch.setattr(_client, "REDIS_IMPORT_ERROR", None)
+    return fake
+
+
+GOOD_MODULE = "int RedisModule_OnLoad(void *c, void **v, int n) { (void)c; (void)v; (void)n; return 0; }\n"
+
+
+@pytest.fixture()
+def build_so(tmp_path: Any) -> Callable[..., str]:
+    """Return a function that builds a small ELF file with gcc; by default a shared object that any Redis would take."""
+
+    def build(name: str = "good.so", source: str = GOOD_MODULE, flags: Tuple[str, ...] = ("-shared", "-fPIC")) -> str:
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        assert compiler, "the tests of ELF files need a C compiler"
+        code = tmp_path / (name + ".c")
+        code.write_text(source)
+        target = tmp_path / name
+        subprocess.run([compiler, "-o", str(target), str(code), *flags], check=True)
+        return str(target)
+
+    return build

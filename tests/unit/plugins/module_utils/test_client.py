@@ -1,0 +1,236 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The answers of every Redis from 6.0 to 8.0 are read the same, whatever redis-py makes of them."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+import pytest
+import redis
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import Client, LoadedModule, ServerError
+
+OF_6_0 = [[b"name", b"sensor", b"ver", 20000]]
+OF_7_0 = [[b"name", b"sensor", b"ver", 20000, b"path", b"/m/sensor.so", b"args", [b"a", b"b c"]]]
+OF_8_0 = [
+    [b"name", b"vectorset", b"ver", 1, b"path", b"", b"args", []],
+    [b"name", b"sensor", b"ver", 20000, b"path", b"/m/sensor.so", b"args", []],
+]
+
+
+class Connection:
+    """Stands for redis-py's connection."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.sent: List[Any] = []
+        self.ended = False
+
+    def send_command(self, *words: str) -> None:
+        self.sent.append(words)
+
+    def read_response(self) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def disconnect(self) -> None:
+        self.ended = True
+        if self.answers:
+            raise redis.exceptions.ConnectionError("gone")
+
+
+def as_maps(reply: List[Any]) -> List[Any]:
+    """Return the same answer as RESP3 gives it."""
+    return [dict(zip(entry[::2], entry[1::2])) for entry in reply]
+
+
+def as_text(reply: Any) -> Any:
+    """Return the same answer with its bytes decoded."""
+    if isinstance(reply, list):
+        return [as_text(item) for item in reply]
+    return reply.decode() if isinstance(reply, bytes) else reply
+
+
+class TestModuleList:
+    """MODULE LIST."""
+
+    @pytest.mark.parametrize("form", [lambda r: r, as_maps, as_text, lambda r: as_maps(as_text(r))], ids=["list", "map", "text", "text-map"])
+    def test_it_reads_the_same_in_every_form(self, form: Any) -> None:
+        assert _client.parse_module_list(form(OF_6_0)) == [LoadedModule("sensor", 20000, None, None)]
+        assert _client.parse_module_list(form(OF_7_0)) == [LoadedModule("sensor", 20000, "/m/sensor.so", ("a", "b c"))]
+        assert _client.parse_module_list(form(OF_8_0)) == [
+            LoadedModule("sensor", 20000, "/m/sensor.so", ()),
+            LoadedModule("vectorset", 1, "", ()),
+        ]
+
+    def test_no_module_is_an_empty_list(self) -> None:
+        assert _client.parse_module_list([]) == []
+
+    def test_only_a_module_with_an_empty_path_is_built_in(self) -> None:
+        sensor, vectorset = _client.parse_module_list(OF_8_0)
+        assert vectorset.built_in
+        assert not sensor.built_in
+        assert not _client.parse_module_list(OF_6_0)[0].built_in
+
+    def test_an_argument_that_is_no_utf8_survives(self) -> None:
+        (module,) = _client.parse_module_list([[b"name", b"x", b"ver", 1, b"path", b"/x", b"args", [b"\xff"]]])
+        assert module.args == ("\udcff",)
+
+    def test_hello_is_asked_where_module_list_is_refused(self) -> None:
+        refused = redis.exceptions.ResponseError("NOPERM")
+        connection = Connection(refused, [b"server", b"redis", b"proto", 2, b"modules", OF_7_0])
+        assert [m.name for m in Client(connection, "here").modules()] == ["sensor"]
+        assert connection.sent == [("MODULE", "LIST"), ("HELLO",)]
+
+    @pytest.mark.parametrize("hello", [redis.exceptions.ResponseError("unknown command"), [b"server", b"redis"]])
+    def test_the_first_refusal_is_told_where_hello_does_not_help(self, hello: Any) -> None:
+        connection = Connection(redis.exceptions.ResponseError("NOPERM no MODULE for you"), hello)
+        with pytest.raises(ServerError, match="MODULE LIST at here: .*NOPERM no MODULE for you"):
+            Client(connection, "here").modules()
+
+
+class TestInfo:
+    """INFO."""
+
+    RAW = b"# Server\r\nredis_version:7.0.15\r\nprocess_id:812\r\n\r\n# Modules\r\nmodule:name=a,ver=1\r\nexecutable:/a:b\r\nnonsense\r\n"
+
+    def test_it_is_a_flat_dict_without_headings(self) -> None:
+        assert _client.parse_info(self.RAW) == {
+            "redis_version": "7.0.15",
+            "process_id": "812",
+            "module": "name=a,ver=1",
+            "executable": "/a:b",
+        }
+
+    @pytest.mark.parametrize("answer", [RAW, RAW.decode()])
+    def test_bytes_or_text(self, answer: Any) -> None:
+        assert Client(Connection(answer), "here").info()["redis_version"] == "7.0.15"
+
+
+class TestSettings:
+    """CONFIG."""
+
+    @pytest.mark.parametrize("answer", [[b"port", b"6379", b"dir", b"/x"], {b"port": b"6379", b"dir": b"/x"}, {"port": "6379", "dir": "/x"}])
+    def test_all_settings_as_text(self, answer: Any) -> None:
+        connection = Connection(answer)
+        assert Client(connection, "here").settings() == {"port": "6379", "dir": "/x"}
+        assert connection.sent == [("CONFIG", "GET", "*")]
+
+    def test_a_renamed_command_is_called_by_its_new_name(self) -> None:
+        connection = Connection([], b"OK")
+        client = Client(connection, "here", "hidden")
+        client.settings()
+        client.set("maxmemory", "1")
+        assert connection.sent == [("hidden", "GET", "*"), ("hidden", "SET", "maxmemory", "1")]
+
+    def test_a_command_taken_away_is_told_without_asking(self) -> None:
+        connection = Connection()
+        with pytest.raises(ServerError, match="renamed away"):
+            Client(connection, "here", "").settings()
+        assert connection.sent == []
+
+    @pytest.mark.parametrize("act", [lambda client: client.settings(), lambda client: client.set("a", "b")])
+    def test_the_new_name_is_a_secret_that_no_error_shows(self, act: Any) -> None:
+        connection = Connection(redis.exceptions.ResponseError("NOPERM"))
+        with pytest.raises(ServerError, match="NOPERM") as caught:
+            act(Client(connection, "here", "hidden-name"))
+        assert "hidden-name" not in str(caught.value)
+
+
+class TestCalls:
+    """What goes wrong on a connection becomes one kind of error, with place and reason."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            redis.exceptions.ResponseError("NOAUTH Authentication required."),
+            redis.exceptions.ConnectionError("Connection closed by server."),
+            redis.exceptions.TimeoutError("Timeout reading from socket"),
+            OSError("No route to host"),
+        ],
+    )
+    def test_every_failure_names_where_and_why(self, error: Exception) -> None:
+        with pytest.raises(ServerError) as caught:
+            Client(Connection(error), "10.0.0.1:6379").call("INFO")
+        assert "10.0.0.1:6379" in str(caught.value)
+        assert str(error) in str(caught.value)
+
+    def test_the_value_of_a_setting_is_in_no_error(self) -> None:
+        with pytest.raises(ServerError) as caught:
+            Client(Connection(redis.exceptions.ResponseError("ERR no")), "here").set("requirepass", "secret")
+        assert "secret" not in str(caught.value)
+
+    def test_closing_never_fails(self) -> None:
+        connection = Connection("left over")
+        Client(connection, "here").close()
+        assert connection.ended
+
+
+class TestConnecting:
+    """The login arguments reach redis-py."""
+
+    @pytest.fixture()
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> List[Any]:
+        made: List[Any] = []
+
+        def kind(name: str) -> Any:
+            class Recorded:
+                error: Any = None
+
+                def __init__(self, **options: Any) -> None:
+                    made.append((name, options))
+
+                def connect(self) -> None:
+                    if Recorded.error:
+                        raise Recorded.error
+
+            return Recorded
+
+        for name in ("Connection", "SSLConnection", "UnixDomainSocketConnection"):
+            monkeypatch.setattr(redis.connection, name, kind(name))
+        return made
+
+    def params(self, **given: Any) -> Dict[str, Any]:
+        return {**{name: spec.get("default") for name, spec in _client.LOGIN_ARGUMENTS.items()}, **given}
+
+    def test_plain(self, made: List[Any]) -> None:
+        client = _client.connect(self.params(login_user="probe", login_password="pw"), "hidden")
+        ((name, options),) = made
+        assert name == "Connection"
+        assert options["host"] == "127.0.0.1"
+        assert options["port"] == 6379
+        assert (options["username"], options["password"]) == ("probe", "pw")
+        assert options["socket_timeout"] == options["socket_connect_timeout"] == 5.0
+        assert client.where == "127.0.0.1:6379"
+        assert client.config_command == "hidden"
+
+    def test_a_unix_socket_goes_before_host_and_port(self, made: List[Any]) -> None:
+        client = _client.connect(self.params(login_unix_socket="/run/s", tls=True, login_password="pw"))
+        ((name, options),) = made
+        assert name == "UnixDomainSocketConnection"
+        assert options["path"] == "/run/s"
+        assert options["password"] == "pw"
+        assert "host" not in options
+        assert client.where == "/run/s"
+
+    @pytest.mark.parametrize(("validate", "asked"), [(True, "required"), (False, "none")])
+    def test_tls(self, made: List[Any], validate: bool, asked: str) -> None:
+        _client.connect(self.params(tls=True, validate_certs=validate, ca_certs="/ca", client_cert_file="/c", client_key_file="/k"))
+        ((name, options),) = made
+        assert name == "SSLConnection"
+        assert options["ssl_cert_reqs"] == asked
+        assert (options["ssl_ca_certs"], options["ssl_certfile"], options["ssl_keyfile"]) == ("/ca", "/c", "/k")
+
+    @pytest.mark.parametrize("error", [redis.exceptions.AuthenticationError("WRONGPASS"), ConnectionRefusedError("refused")])
+    def test_nobody_there_or_a_wrong_password_is_a_server_error(self, made: List[Any], error: Exception) -> None:
+        redis.connection.Connection.error = error
+        with pytest.raises(ServerError, match=f"127.0.0.1:6379: .*{error}"):
+            _client.connect(self.params())
+
+
+def test_the_password_is_kept_out_of_logs() -> None:
+    assert _client.LOGIN_ARGUMENTS["login_password"]["no_log"] is True
