@@ -20,9 +20,9 @@ import yaml
 def takes_connection(module: Path) -> bool:
     """Tell whether a module takes login_host, by itself or by the fragment `redis`."""
     for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if node.targets[0].id == "DOCUMENTATION" and isinstance(node.value, ast.Constant):
-                doc = yaml.safe_load(str(node.value.value))
+        match node:
+            case ast.Assign(targets=[ast.Name(id="DOCUMENTATION")], value=ast.Constant(value=str(text))):
+                doc = yaml.safe_load(text)
                 fragments = doc.get("extends_documentation_fragment") or []
                 fragments = [fragments] if isinstance(fragments, str) else fragments
                 return "login_host" in (doc.get("options") or {}) or "edgeops.redis_modules.redis" in fragments

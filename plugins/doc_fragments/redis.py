@@ -27,6 +27,9 @@ options:
   login_password:
     description: The password of O(login_user), or of C(requirepass).
     type: str
+  login_current_password:
+    description: The password until now, tried where O(login_password) is refused; for the run that changes it.
+    type: str
   login_unix_socket:
     description: The path of a unix socket; with it, O(login_host) and O(login_port) are not used.
     type: path

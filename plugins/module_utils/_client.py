@@ -9,6 +9,7 @@ Answers are taken raw wherever releases of redis-py parse them differently.
 from __future__ import annotations
 
 import contextlib
+import re
 import traceback
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -25,6 +26,7 @@ LOGIN_ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "login_port": {"type": "int", "default": 6379},
     "login_user": {"type": "str"},
     "login_password": {"type": "str", "no_log": True},
+    "login_current_password": {"type": "str", "no_log": True},
     "login_unix_socket": {"type": "path"},
     "tls": {"type": "bool", "default": False},
     "validate_certs": {"type": "bool", "default": True},
@@ -168,11 +170,26 @@ class Client:
 def connect(params: Mapping[str, Any], config_command: str = "CONFIG") -> Client:
     """Open a connection as the module's arguments say (see LOGIN_ARGUMENTS).
 
-    Raises ServerError where nobody answers, or the password is wrong.
+    Where I(login_password) is refused, I(login_current_password) is tried; and none at all where the server itself
+    has none, as it lets everybody in. Raises ServerError where nobody answers, or no password is right.
     """
+    try:
+        return _connect(params, params.get("login_password"), config_command)
+    except NotReachedError:
+        raise
+    except ServerError as refused:
+        others = [params["login_current_password"]] if params.get("login_current_password") else []
+        if re.search("without any password configured|no password is set", str(refused)):
+            others = [None]
+        if not others:
+            raise
+        return _connect(params, others[0], config_command)
+
+
+def _connect(params: Mapping[str, Any], password: Optional[str], config_command: str) -> Client:
     common: Dict[str, Any] = {
         "username": params.get("login_user"),
-        "password": params.get("login_password"),
+        "password": password,
         "socket_timeout": params.get("login_timeout") or 5.0,
         "socket_connect_timeout": params.get("login_timeout") or 5.0,
     }

@@ -10,6 +10,7 @@ The quoting rules are those of C(sdssplitargs) in Redis' own source: they are no
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
@@ -219,6 +220,27 @@ def with_module_paths(directives: Sequence[Directive], paths: Dict[str, str]) ->
             directive = Directive(directive.name, (paths[directive.args[0]], *directive.args[1:]))
         changed.append(directive)
     return changed
+
+
+def value(directives: Iterable[Directive], name: str, default: str) -> str:
+    """Return the arguments of the last directive of that name as one text, or Redis' own default."""
+    found = default
+    for directive in directives:
+        if directive.name == name:
+            found = " ".join(directive.args)
+    return found
+
+
+def rdb_path(directives: Sequence[Directive]) -> str:
+    """Return where a server with this configuration keeps its RDB."""
+    return posixpath.join(value(directives, "dir", "."), value(directives, "dbfilename", "dump.rdb"))
+
+
+def aof_paths(directives: Sequence[Directive]) -> List[str]:
+    """Return the file by which a server with this configuration knows its AOF: up to Redis 6.2, and from 7.0 on."""
+    folder, name = value(directives, "dir", "."), value(directives, "appendfilename", "appendonly.aof")
+    subfolder = value(directives, "appenddirname", "appendonlydir")
+    return [posixpath.join(folder, name), posixpath.join(folder, subfolder, name + ".manifest")]
 
 
 def renamed_command(directives: Iterable[Directive], command: str) -> str:

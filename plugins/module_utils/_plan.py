@@ -8,7 +8,7 @@ Pure functions over observed and wanted state. They touch nothing.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
@@ -191,6 +191,36 @@ def setting_changes(running: Mapping[str, str], tried: Mapping[str, str], direct
 
 COMPARED_PLACE_DIRECTIVES = frozenset({"bind", "dir", "logfile", "maxclients", "pidfile", "port", "tls-port", "unixsocket"})
 """Ties to a place whose value in redis.conf is written as CONFIG GET writes it."""
+
+
+def moved_data(before: Sequence[_conf.Directive], wanted: Sequence[_conf.Directive], exists: Callable[[str], bool]) -> str:
+    """Return why a server would start without its data: its RDB lies where redis.conf said until now, not where it will.
+
+    Empty where nothing moves. I(exists) tells whether a file is there.
+    """
+    old, new = _conf.rdb_path(before), _conf.rdb_path(wanted)
+    if old == new or not exists(old) or exists(new):
+        return ""
+    return (
+        f"the server keeps its data in {old}, and the new redis.conf says {new}: it would start without its data. "
+        "Set redis_server_dir and redis_server_dbfilename to where the data is, or move it there first"
+    )
+
+
+def unread_data(wanted: Sequence[_conf.Directive], exists: Callable[[str], bool]) -> str:
+    """Return why a start would come up empty: with appendonly, Redis reads the AOF and never the RDB.
+
+    Empty where it would not. Only switching appendonly on in the running server writes the AOF that a start needs.
+    """
+    if _conf.value(wanted, "appendonly", "no") != "yes" or any(exists(path) for path in _conf.aof_paths(wanted)):
+        return ""
+    rdb = _conf.rdb_path(wanted)
+    if not exists(rdb):
+        return ""
+    return (
+        f"appendonly is yes, but there is no AOF yet: a start would ignore {rdb} and come up empty. "
+        "Run CONFIG SET appendonly yes on the running server first, and wait for its rewrite"
+    )
 
 
 START_ONLY_SETTINGS = frozenset(

@@ -16,6 +16,7 @@ description:
     M(edgeops.redis_modules.redis_trial) first.
   - A redis.conf that was not written by this collection is kept beside it once, as C(redis.conf.before-edgeops).
   - Does not restart or reload anything; M(edgeops.redis_modules.redis_service) does.
+  - Fails, with nothing written, where the server would start without its data, as its RDB lies elsewhere.
   - Secrets are replaced in the diff.
 author:
   - edgeops contributors (@edgeops)
@@ -85,7 +86,7 @@ import tempfile
 from typing import Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _release, _unit
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _plan, _release, _unit
 
 MARK = "edgeops.redis_modules"
 BACKUP_SUFFIX = ".before-edgeops"
@@ -120,6 +121,14 @@ def same_conf(found: Optional[str], wanted: str) -> bool:
         return _conf.parse(found) == _conf.parse(wanted)
     except _conf.ConfError:
         return False
+
+
+def moved_data(found: Optional[str], wanted: str) -> str:
+    """Return why the server would start without its data; empty where it would not, or nothing can be said."""
+    try:
+        return _plan.moved_data(_conf.parse(found or ""), _conf.parse(wanted), os.path.exists) if found else ""
+    except _conf.ConfError:
+        return ""
 
 
 def right_access(path: str, owner: str, group: str, mode: int) -> bool:
@@ -158,6 +167,9 @@ def main() -> None:
         if faults:
             module.fail_json(msg="systemd does not accept the drop-in, it is as before:\n" + "\n".join(faults))
 
+    moved = moved_data(before[conf_path], params["conf"])
+    if moved:
+        module.fail_json(msg=f"{moved}. {conf_path} is as before")
     written: List[str] = []
     if not same_conf(before[conf_path], params["conf"]) or not right_access(conf_path, params["owner"], params["group"], mode):
         written.append(conf_path)

@@ -16,6 +16,7 @@ description:
     answers and has loaded its data.
   - What a setting of redis.conf comes to is asked of a throwaway server of the same binary, so any way of writing it
     (C(100mb) or C(104857600)) compares right.
+  - Where a start would come up empty, as C(appendonly) is on and there is only an RDB, it is refused.
   - Where the server does not come back, the message holds its own log lines.
 author:
   - edgeops contributors (@edgeops)
@@ -74,11 +75,6 @@ options:
     description: How many seconds the server may take from its start until it has loaded its data.
     type: int
     default: 300
-  current_password:
-    description:
-      - The password of the default user that the running server still has, where O(login_password) is a new one that is being
-        brought in.
-    type: str
 extends_documentation_fragment:
   - edgeops.redis_modules.redis
   - edgeops.redis_modules.redis.attributes
@@ -141,16 +137,8 @@ class Service:
         self.unit: str = module.params["unit"]
 
     def connect(self) -> _client.Client:
-        """Open a connection, with the wanted password, the one before, or none. Raises ServerError."""
-        config = _conf.renamed_command(self.directives, "CONFIG")
-        passwords = [self.params["login_password"], self.params["current_password"], None]
-        errors: List[_client.ServerError] = []
-        for password in passwords:
-            try:
-                return _client.connect({**self.params, "login_password": password}, config)
-            except _client.ServerError as error:
-                errors.append(error)
-        raise errors[0]
+        """Open a connection. Raises ServerError."""
+        return _client.connect(self.params, _conf.renamed_command(self.directives, "CONFIG"))
 
     def fail(self, why: str) -> NoReturn:
         """End with a sentence and the server's last log lines."""
@@ -228,9 +216,21 @@ class Service:
                     names.append(change.name)
                 except _client.ServerError as error:
                     reasons.append(f"{change.name} can only change at a start ({refusal(str(error), change)})")
+            if "appendonly" in names:
+                self.await_aof(client)
         finally:
             client.close()
         return names, reasons
+
+    def await_aof(self, client: _client.Client) -> None:
+        """Wait until the first AOF is written: a restart before that would come up empty."""
+        deadline = time.monotonic() + self.params["start_timeout"]
+        while time.monotonic() < deadline:
+            info = client.info()
+            if info.get("aof_rewrite_in_progress", "0") == "0" and info.get("aof_rewrite_scheduled", "0") == "0":
+                return
+            time.sleep(POLL_SECONDS)
+        self.fail(f"the first AOF was not written within {self.params['start_timeout']} seconds; the server was not restarted")
 
     def systemctl(self, *words: str) -> Tuple[int, str]:
         """Run systemctl on the unit; return its exit status and what it said."""
@@ -239,6 +239,9 @@ class Service:
 
     def restart(self) -> None:
         """Restart the unit and wait until the server answers with its data loaded."""
+        unread = _plan.unread_data(self.directives, os.path.exists)
+        if unread:
+            self.module.fail_json(msg=f"{unread}. The server was not restarted")
         if self.module.check_mode:
             return
         self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
@@ -299,7 +302,6 @@ def main() -> None:
             "user": {"type": "str", "default": "redis"},
             "logfile": {"type": "path", "default": "/var/log/redis/redis-server.log"},
             "start_timeout": {"type": "int", "default": 300},
-            "current_password": {"type": "str", "no_log": True},
             **_client.LOGIN_ARGUMENTS,
         },
         supports_check_mode=True,
@@ -319,9 +321,9 @@ def main() -> None:
     if unit.get("LoadState") == "not-found" and not module.check_mode:
         module.fail_json(msg=f"there is no unit {service.unit} on this host; install Redis first (role redis_server)")
     reasons, changes = service.decide(_host.main_pid(unit))
-    names: List[str] = []
-    if not reasons and changes:
-        names, reasons = service.set(changes)
+    # Also before a restart: appendonly has to be switched on in the running server, which has the data.
+    names, refused = service.set(changes) if changes else ([], [])
+    reasons += refused
     if reasons:
         service.restart()
     enable = module.params["enabled"] and unit.get("UnitFileState") not in ("enabled", "static", "alias")

@@ -101,7 +101,9 @@ def built(lab: Lab) -> dict[str, Built]:
     folder.mkdir()
     found = {}
     for name in names:
-        (folder / f"{name}.so").write_bytes(host.get(host.sh(f"ls {CACHE}/artifacts/{name}/*/{name}.so").splitlines()[0]))
+        (folder / f"{name}.so").write_bytes(
+            host.get(host.sh(f"ls {CACHE}/artifacts/{name}/*/{name}.so").splitlines()[0])
+        )
         found[name] = Built(name, folder / f"{name}.so")
     return found
 

@@ -57,8 +57,7 @@ def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(word) for word in words],
         stdin=options.pop("stdin", subprocess.DEVNULL),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=LONGEST,
         check=False,
@@ -87,9 +86,16 @@ class Host:
         raw = content if isinstance(content, bytes) else content.encode()
         packed = base64.b64encode(raw).decode()
         target = shlex.quote(path)
-        script = f"mkdir -p $(dirname {target}) && base64 -d > {target} && chown {owner} {target} && chmod {mode} {target}"
+        script = (
+            f"mkdir -p $(dirname {target}) && base64 -d > {target} && chown {owner} {target} && chmod {mode} {target}"
+        )
         done = subprocess.run(
-            [*self.ssh, f"root@{self.address}", script], input=packed, text=True, capture_output=True, timeout=60, check=False
+            [*self.ssh, f"root@{self.address}", script],
+            input=packed,
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
 
@@ -215,6 +221,7 @@ class Ansible:
         self.collections = collections
         self.connection = dict(connection)
         self.number = 0
+        (folder / "ansible.cfg").write_text("[defaults]\n", encoding="utf-8")
 
     def environment(self, core: str) -> dict[str, str]:
         """Return the environment of a run: nothing of the machine's own Ansible settings."""
@@ -225,7 +232,7 @@ class Ansible:
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
             "ANSIBLE_COLLECTIONS_PATHS": str(self.collections) if core == "2.14" else "",
-            "ANSIBLE_CONFIG": "/dev/null",
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
             "ANSIBLE_HOME": str(self.folder / f"home-{core}"),
             "ANSIBLE_LOCAL_TEMP": str(self.folder / f"home-{core}" / "tmp"),
             "ANSIBLE_NOCOLOR": "1",
@@ -247,7 +254,8 @@ class Ansible:
             "all": {
                 "vars": {**self.connection, **(variables or {})},
                 "hosts": {
-                    name: {"ansible_host": host.address, **(host_variables or {}).get(name, {})} for name, host in named.items()
+                    name: {"ansible_host": host.address, **(host_variables or {}).get(name, {})}
+                    for name, host in named.items()
                 },
             }
         }
@@ -354,16 +362,16 @@ class Lab:
         return chosen
 
 
-def probe(name: str = "probe", **more: Any) -> Entry:
+def probe(name: str = "probe", /, **more: Any) -> Entry:
     """Return an entry for modules/probe under a name of its own."""
     return {"name": name, "src": str(MODULES / "probe"), "defines": [f"PROBE_NAME={name}"], **more}
 
 
-def variant(name: str, *defines: str, **more: Any) -> Entry:
+def variant(name: str, /, *defines: str, **more: Any) -> Entry:
     """Return such an entry with more defines."""
     return probe(name, **{**more, "defines": [f"PROBE_NAME={name}", *defines]})
 
 
-def artifact(name: str, path: Path | str, sha256: str, **more: Any) -> Entry:
+def artifact(name: str, where: Path | str, sha256: str, /, **more: Any) -> Entry:
     """Return an entry for a built file."""
-    return {"name": name, "artifact": str(path), "sha256": sha256, **more}
+    return {"name": name, "artifact": str(where), "sha256": sha256, **more}

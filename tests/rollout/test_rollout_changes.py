@@ -87,7 +87,11 @@ def test_a_restart_only_where_the_server_needs_it(lab: Lab, r12: Host) -> None:
     pid, starts = r12.pid, r12.starts
 
     extra = {"maxmemory-samples": 7}
-    run_time = {"redis_server_maxmemory": "96mb", "redis_server_maxmemory_policy": "allkeys-lru", "redis_server_extra_directives": extra}
+    run_time = {
+        "redis_server_maxmemory": "96mb",
+        "redis_server_maxmemory_policy": "allkeys-lru",
+        "redis_server_extra_directives": extra,
+    }
     lab.ansible([r12], [configured("good day, all")], **run_time).good()
     assert (r12.pid, r12.starts) == (pid, starts)
     settings = ("maxmemory", "maxmemory-policy", "maxmemory-samples")
@@ -104,7 +108,9 @@ def test_a_restart_only_where_the_server_needs_it(lab: Lab, r12: Host) -> None:
     assert r12.config("io-threads") == "2"
     assert r12.starts == starts + 1
     after = r12.snapshot()
-    lab.ansible([r12], [configured("good evening")], redis_server_maxmemory="96mb", redis_server_io_threads=2).unchanged()
+    lab.ansible(
+        [r12], [configured("good evening")], redis_server_maxmemory="96mb", redis_server_io_threads=2
+    ).unchanged()
     assert r12.snapshot() == after
 
 
@@ -127,7 +133,12 @@ def test_builds_are_reproducible_and_judged_by_content(lab: Lab, r12: Host, tmp_
         "defines": ["PARTS_SCALE=1", 'PARTS_LABEL="x"'],
         "libraries": ["m"],
     }
-    by_make: Entry = {"name": "made", "src": str(MODULES / "made"), "make_target": "module", "make_output": "out/made.so"}
+    by_make: Entry = {
+        "name": "made",
+        "src": str(MODULES / "made"),
+        "make_target": "module",
+        "make_output": "out/made.so",
+    }
     lab.ansible([r12], [module, by_make]).good()
     paths = [f"{FOLDER}/{name}.so" for name in ("parts", "made")]
     digests = [r12.sha256(path) for path in paths]

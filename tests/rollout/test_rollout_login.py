@@ -71,7 +71,17 @@ def test_password_acl_user_and_tls(lab: Lab, fleet: list[Host]) -> None:
     logins = {
         by_password.name: ("-a", 'first "pass" #1'),
         by_acl.name: ("-s", socket, "--user", "operator", "--pass", "s3cret-of-the-operator"),
-        by_tls.name: ("-p", "6380", "--tls", "--cacert", f"{TLS}/ca.crt", "--cert", f"{TLS}/client.crt", "--key", f"{TLS}/client.key"),
+        by_tls.name: (
+            "-p",
+            "6380",
+            "--tls",
+            "--cacert",
+            f"{TLS}/ca.crt",
+            "--cert",
+            f"{TLS}/client.crt",
+            "--key",
+            f"{TLS}/client.key",
+        ),
     }
     lab.ansible(fleet, [probe()], host_variables=host_variables).good()
     for host in fleet:
@@ -89,13 +99,17 @@ def test_password_acl_user_and_tls(lab: Lab, fleet: list[Host]) -> None:
     assert re.search("WRONGPASS|invalid", refused.output), refused.output
     assert "not-the-right-one" not in refused.output
 
-    changed = {by_password.name: {"redis_server_requirepass": "second", "redis_server_current_password": 'first "pass" #1'}}
+    changed = {
+        by_password.name: {"redis_server_requirepass": "second", "redis_server_current_password": 'first "pass" #1'}
+    }
     pid = by_password.pid
     lab.ansible([by_password], [probe()], host_variables=changed).good()
     assert by_password.modules(login=("-a", "second")) == {"probe": 1}
     assert "WRONGPASS" in by_password.sh("redis-cli -a 'first \"pass\" #1' PING 2>&1", check=False)
     assert by_password.pid == pid, "a password can change at run time"
-    lab.ansible([by_password], [probe()], host_variables={by_password.name: {"redis_server_requirepass": "second"}}).unchanged()
+    lab.ansible(
+        [by_password], [probe()], host_variables={by_password.name: {"redis_server_requirepass": "second"}}
+    ).unchanged()
 
 
 @contextmanager

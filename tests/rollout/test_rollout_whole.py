@@ -16,7 +16,7 @@ from rollout_kit import CORES, EXAMPLE, FOLDER, MODULES, Entry, Host, Lab, artif
 
 NASTY = [
     "with spaces",
-    "it's \"quoted\" both ways",
+    'it\'s "quoted" both ways',
     "back\\slash \\n \\x41",
     "# no comment",
     "$HOME ${HOME} $(id) `id`",
@@ -106,9 +106,7 @@ def with_own_header(target: Path, header: str) -> Path:
     return target
 
 
-def test_every_origin_of_a_module(
-    lab: Lab, built: dict[str, Built], header: str, website: str, tmp_path: Path
-) -> None:
+def test_every_origin_of_a_module(lab: Lab, built: dict[str, Built], header: str, website: str, tmp_path: Path) -> None:
     """Sources of one and of several files, a Makefile, the ways to include the header, a path and a URL; in this order."""
     hosts = lab.reset("r12", "r13")
     fetched = built["fetched"]

@@ -53,8 +53,8 @@ def test_the_example_module_works(redis: Redis) -> None:
     for stamp, value in (("1000", "2"), ("2000", "4"), ("2000", "4"), ("3000", "9")):
         redis.cli("SENSORWINDOW.ADD", "pump:7", stamp, value)
     stats = redis.cli("SENSORWINDOW.STATS", "pump:7", "-", "+")
-    assert re.search(r'"count"\n\s+\d+\) \(integer\) 3', stats), stats
-    assert re.search(r'"mean"\n\s+\d+\) "?5"?', stats), stats
+    assert re.search(r'"count"\n\s*\d+\) \(integer\) 3', stats), stats
+    assert re.search(r'"mean"\n\s*\d+\) "5"', stats), stats
 
 
 def test_the_arguments_of_the_example_module_are_in_force(redis: Redis) -> None:
@@ -63,7 +63,7 @@ def test_the_arguments_of_the_example_module_are_in_force(redis: Redis) -> None:
         "redis-cli DEL flood >/dev/null; "
         'i=1; while [ $i -le 1001 ]; do echo "SENSORWINDOW.ADD flood $i 1"; i=$((i+1)); done | redis-cli >/dev/null'
     )
-    assert re.search(r'"count"\n\s+\d+\) \(integer\) 1000', redis.cli("SENSORWINDOW.STATS", "flood", "-", "+"))
+    assert re.search(r'"count"\n\s*\d+\) \(integer\) 1000', redis.cli("SENSORWINDOW.STATS", "flood", "-", "+"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,39 +81,48 @@ def test_the_live_image_is_the_file_on_disk(redis: Redis, name: str) -> None:
     assert {line.split()[4] for line in maps.splitlines()} == {redis.sh(f"stat -c %i {FOLDER}/{name}.so").strip()}
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        f"touch {FOLDER}/new.so",
-        f"rm -f {FOLDER}/argecho.so",
-        f"chmod 0777 {FOLDER}/argecho.so",
-        f"mv {FOLDER}/argecho.so {FOLDER}/other.so",
-        f"sh -c 'echo x >> {FOLDER}/argecho.so'",
-        f"mv {FOLDER} {FOLDER}.old",
-        f"touch {FOLDER}/.releases",
-    ],
-)
+ATTEMPTS = {
+    "make a file": f"os.open('{FOLDER}/new.so', os.O_CREAT | os.O_WRONLY)",
+    "write into it": f"os.open('{FOLDER}/argecho.so', os.O_WRONLY | os.O_APPEND)",
+    "remove it": f"os.unlink('{FOLDER}/argecho.so')",
+    "change its mode": f"os.chmod('{FOLDER}/argecho.so', 0o777)",
+    "touch it": f"os.utime('{FOLDER}/argecho.so')",
+    "rename it": f"os.rename('{FOLDER}/argecho.so', '{FOLDER}/other.so')",
+    "rename something over it": f"os.rename('/var/lib/redis/own', '{FOLDER}/argecho.so')",
+    "move the folder": f"os.rename('{FOLDER}', '{FOLDER}.old')",
+    "open the folder up": f"os.chmod('{FOLDER}', 0o777)",
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_the_service_can_not_change_its_own_code(redis: Redis, attempt: str) -> None:
-    """Tried as the service's user from inside its own mount namespace."""
-    inside = f"nsenter -t {redis.pid} -m -- setpriv --reuid redis --regid redis --clear-groups --"
-    redis.sh(f"{inside} sh -c 'touch /var/lib/redis/probe && rm /var/lib/redis/probe'")  # it gets that far
+    """Tried as the service's user from inside its own mount namespace, where its data folder can be written."""
     listing = redis.sh(f"ls -laiR --time-style=full-iso {FOLDER}")
-    done = redis.host.run(f"{inside} {attempt}")
-    assert done.rc != 0, f"{attempt} worked"
-    assert re.search("Read-only file system|Permission denied|Operation not permitted|busy", done.stderr), done.stderr
+    results = redis.as_service(
+        "redis",
+        "os.close(os.open('/var/lib/redis/own', os.O_CREAT | os.O_WRONLY))",
+        ATTEMPTS[attempt],
+        "os.unlink('/var/lib/redis/own')",
+    )
+    assert (results[0], results[2]) == ("done", "done")
+    assert results[1] in {"EROFS", "EACCES", "EPERM", "EBUSY", "EXDEV"}
     assert redis.sh(f"ls -laiR --time-style=full-iso {FOLDER}") == listing
 
 
 def test_even_root_inside_the_service_finds_the_folder_read_only(redis: Redis) -> None:
-    """It is the mount that refuses, not only the mode."""
-    done = redis.host.run(f"nsenter -t {redis.pid} -m -- touch {FOLDER}/new.so")
-    assert done.rc != 0
-    assert "Read-only file system" in done.stderr
+    """It is the mount that refuses, not only the mode: the file is the service's own, and it could change it back."""
+    assert redis.as_service("root", ATTEMPTS["make a file"]) == ["EROFS"]
+    assert redis.as_service("redis", ATTEMPTS["change its mode"]) == ["EROFS"]
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("maxmemory", str(64 << 20)), ("maxmemory-policy", "allkeys-lru"), ("maxmemory-samples", "7"), ("io-threads", "2")],
+    [
+        ("maxmemory", str(64 << 20)),
+        ("maxmemory-policy", "allkeys-lru"),
+        ("maxmemory-samples", "7"),
+        ("io-threads", "2"),
+    ],
 )
 def test_settings_are_in_force(redis: Redis, setting: str, value: str) -> None:
     """As the running server has them; from variables of their own and from the extra directives."""

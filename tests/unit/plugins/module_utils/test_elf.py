@@ -1,0 +1,208 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An artifact is judged by reading it: a sound one passes, any damaged one is a fault and never an exception."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, List
+
+import pytest
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _elf
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._elf import Inspection
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+BuildSo = Callable[..., str]
+HERE = os.uname().machine
+
+VALKEY = "int ValkeyModule_OnLoad(void) { return 0; }\n"
+NOTHING = "int something(void) { return 0; }\n"
+UNDEFINED = "int RedisModule_OnLoad(void); int other(void) { return RedisModule_OnLoad(); }\n"
+HIDDEN = '__attribute__((visibility("hidden"))) int RedisModule_OnLoad(void) { return 0; }\n'
+PROGRAM = "int RedisModule_OnLoad(void) { return 0; } int main(void) { return 0; }\n"
+USES_LIBC = "#include <stdio.h>\nint RedisModule_OnLoad(void) { return puts(\"x\"); }\n"
+
+
+class TestSound:
+    """What any server of this machine could load."""
+
+    def test_it_has_no_fault_and_tells_what_it_needs(self, build_so: BuildSo) -> None:
+        inspection = _elf.inspect(build_so(source=USES_LIBC))
+        assert inspection.faults == ()
+        assert inspection.architecture == HERE
+        assert inspection.needed == ("libc.so.6",)
+        assert inspection.glibc.startswith("2.")
+        assert _elf.misfits(inspection, HERE, "glibc 99.0") == []
+
+    def test_what_goes_into_a_manifest(self, build_so: BuildSo) -> None:
+        inspection = _elf.inspect(build_so(flags=("-shared", "-fPIC", "-nostdlib")))
+        assert inspection.as_dict() == {"architecture": HERE, "needed": [], "glibc": ""}
+
+    def test_a_stripped_one_is_sound(self, build_so: BuildSo) -> None:
+        assert _elf.inspect(build_so(flags=("-shared", "-fPIC", "-s"))).faults == ()
+
+
+class TestFaults:
+    """What no server can load."""
+
+    def test_no_onload(self, build_so: BuildSo) -> None:
+        assert _elf.inspect(build_so(source=NOTHING)).faults == ("it does not export RedisModule_OnLoad",)
+
+    @pytest.mark.parametrize("source", [UNDEFINED, HIDDEN])
+    def test_an_onload_that_is_only_named_or_hidden_is_none(self, build_so: BuildSo, source: str) -> None:
+        assert _elf.inspect(build_so(source=source)).faults == ("it does not export RedisModule_OnLoad",)
+
+    def test_one_built_with_valkeymodule_h(self, build_so: BuildSo) -> None:
+        (fault,) = _elf.inspect(build_so(source=VALKEY)).faults
+        assert fault == "it does not export RedisModule_OnLoad; it exports ValkeyModule_OnLoad, so it was built with valkeymodule.h"
+
+    def test_a_program(self, build_so: BuildSo) -> None:
+        faults = _elf.inspect(build_so(source=PROGRAM, flags=("-no-pie", "-rdynamic"))).faults
+        assert faults == ("it is no shared object (ELF type ET_EXEC; link it with -shared)",)
+
+    def test_an_object_file(self, build_so: BuildSo) -> None:
+        faults = _elf.inspect(build_so(name="x.o", flags=("-c", "-fPIC"))).faults
+        assert "it is no shared object (ELF type ET_REL; link it with -shared)" in faults
+
+    def test_an_empty_file(self, tmp_path: Path) -> None:
+        (tmp_path / "x").write_bytes(b"")
+        assert _elf.inspect(str(tmp_path / "x")).faults == ("the file is empty",)
+
+    @pytest.mark.parametrize("content", [b"#!/bin/sh\n", b"x", b"\x7fEL", b"\x7fELG....", b"<html>", b"\0" * 4096])
+    def test_something_else(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "x").write_bytes(content)
+        assert _elf.inspect(str(tmp_path / "x")).faults == ("it is no shared object (no ELF header)",)
+
+    def test_a_file_that_is_not_there_is_an_oserror(self) -> None:
+        with pytest.raises(OSError, match="nowhere"):
+            _elf.inspect("/nowhere/x.so")
+
+    def test_cut_off_at_any_length(self, build_so: BuildSo, tmp_path: Path) -> None:
+        whole = Path(build_so()).read_bytes()
+        cut = tmp_path / "cut.so"
+        for length in sorted({*range(0, 200), *range(200, len(whole), 97), len(whole) - 1}):
+            cut.write_bytes(whole[:length])
+            inspection = _elf.inspect(str(cut))
+            assert len(inspection.faults) == 1, length
+            assert inspection.architecture == "", length
+
+    @pytest.mark.parametrize("missing", [1, 64, 1000])
+    def test_a_transfer_that_broke_off_is_called_so(self, build_so: BuildSo, missing: int) -> None:
+        path = Path(build_so())
+        path.write_bytes(path.read_bytes()[:-missing])
+        (fault,) = _elf.inspect(str(path)).faults
+        assert "cut off" in fault
+
+    def test_damaged_headers_never_raise(self, build_so: BuildSo) -> None:
+        whole = Path(build_so()).read_bytes()
+        # The ELF header, the program headers, and the section headers at the end.
+        (sections_at,) = struct.unpack_from("<Q", whole, 0x28)
+        places = st.integers(4, 64 + 56 * 12) | st.integers(sections_at, len(whole) - 1)
+
+        @settings(max_examples=400)
+        @given(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4))
+        def check(changes: List[Any]) -> None:
+            damaged = bytearray(whole)
+            for at, byte in changes:
+                damaged[at] = byte
+            with tempfile.NamedTemporaryFile() as stream:
+                stream.write(damaged)
+                stream.flush()
+                assert isinstance(_elf.inspect(stream.name), Inspection)
+
+        check()
+
+    @pytest.mark.parametrize(
+        ("at", "form", "value"),
+        [
+            (0x28, "<Q", 2**64 - 1),  # e_shoff
+            (0x28, "<Q", 2**63 - 1),
+            (0x20, "<Q", 2**64 - 1),  # e_phoff
+            (0x3A, "<H", 0),  # e_shentsize
+            (0x36, "<H", 0),  # e_phentsize
+            (0x38, "<H", 0xFFFF),  # e_phnum
+            (0x3C, "<H", 0xFFFF),  # e_shnum
+            (0x3C, "<H", 0),
+            (0x3E, "<H", 0xFFFF),  # e_shstrndx
+            (0x3E, "<H", 0),
+            (0x04, "<B", 9),  # class
+            (0x05, "<B", 9),  # byte order
+            (0x04, "<B", 1),  # 32 bits
+            (0x05, "<B", 2),  # big-endian
+        ],
+    )
+    def test_each_field_of_the_header_out_of_range(self, build_so: BuildSo, at: int, form: str, value: int) -> None:
+        path = Path(build_so())
+        damaged = bytearray(path.read_bytes())
+        struct.pack_into(form, damaged, at, value)
+        path.write_bytes(damaged)
+        assert _elf.inspect(str(path)).faults != ()
+
+    def test_every_section_with_impossible_sizes_is_a_fault_or_read(self, build_so: BuildSo) -> None:
+        path = Path(build_so(source=USES_LIBC))
+        whole = path.read_bytes()
+        (sections_at,) = struct.unpack_from("<Q", whole, 0x28)
+        (count,) = struct.unpack_from("<H", whole, 0x3C)
+        for section in range(count):
+            # sh_link, sh_entsize, sh_offset, sh_size
+            for offset, form in ((0x28, "<I"), (0x38, "<Q"), (0x18, "<Q"), (0x20, "<Q")):
+                for value in (0, 2**31, 2**32 - 1, 2**63, 2**64 - 1):
+                    damaged = bytearray(whole)
+                    struct.pack_into(form, damaged, sections_at + 64 * section + offset, value & (2 ** (8 * struct.calcsize(form)) - 1))
+                    path.write_bytes(damaged)
+                    assert isinstance(_elf.inspect(str(path)), Inspection)
+
+
+class TestMisfits:
+    """What this host, of all, can't load."""
+
+    def test_another_machine(self, build_so: BuildSo) -> None:
+        path = Path(build_so())
+        patched = bytearray(path.read_bytes())
+        other, name = (183, "aarch64") if HERE != "aarch64" else (62, "x86_64")
+        struct.pack_into("<H", patched, 0x12, other)
+        path.write_bytes(patched)
+        inspection = _elf.inspect(str(path))
+        assert inspection.faults == ()
+        assert _elf.misfits(inspection, HERE, "glibc 99.0") == [f"it is built for {name}, this host is {HERE}"]
+
+    @pytest.mark.parametrize(
+        ("needs", "libc", "fits"),
+        [
+            ("2.34", "glibc 2.31", False),
+            ("2.34", "glibc 2.34", True),
+            ("2.34", "glibc 2.36", True),
+            ("2.9", "glibc 2.31", True),
+            ("2.31", "glibc 2.9", False),
+            ("2.2.5", "glibc 2.31", True),
+            ("2.34", "glibc 3.0", True),
+            ("", "glibc 2.31", True),
+            ("2.34", "unknown", True),
+            ("2.34", "", True),
+        ],
+    )
+    def test_a_newer_glibc(self, needs: str, libc: str, fits: bool) -> None:
+        found = _elf.misfits(Inspection("x86_64", (), needs, ()), "x86_64", libc)
+        assert found == ([] if fits else [f"it needs glibc {needs} or newer, this host has {libc[6:]}"])
+
+    def test_faults_come_first_and_a_broken_file_has_no_machine(self) -> None:
+        assert _elf.misfits(Inspection("", (), "", ("broken",)), "x86_64", "glibc 2.31") == ["broken"]
+        assert _elf.misfits(Inspection("aarch64", (), "", ("broken",)), "x86_64", "glibc 2.31") == ["broken", "it is built for aarch64, this host is x86_64"]
+
+    @pytest.mark.parametrize(
+        ("versions", "highest"),
+        [
+            (["GLIBC_2.2.5", "GLIBC_2.14", "GLIBC_2.4"], "2.14"),
+            (["GLIBC_2.9", "GLIBC_2.34"], "2.34"),
+            (["GLIBC_2.2", "GLIBC_2.2.5"], "2.2.5"),
+            (["GLIBC_PRIVATE", "GLIBCXX_3.4", "OPENSSL_3.0.0", "GLIBC_ABI_DT_RELR"], ""),
+            ([], ""),
+        ],
+    )
+    def test_the_highest_glibc_is_found_by_number(self, versions: List[str], highest: str) -> None:
+        assert _elf.highest_glibc(versions) == highest

@@ -1,0 +1,231 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a throwaway server showed, in the operator's words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import pytest
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _trial
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._trial import Trial
+
+LOG = "812:M 22 Nov 2026 12:00:00.123 "
+
+
+def module(name: str = "a", args: Tuple[str, ...] = (), version: Optional[int] = None) -> Dict[str, Any]:
+    """Return a declared module that was tried from /m/NAME.so."""
+    return {"name": name, "artifact": f"/m/{name}.so", "args": list(args), "version": version}
+
+
+def showed(*modules: LoadedModule) -> Trial:
+    """Return a trial that came up with these modules."""
+    return Trial("", list(modules), {}, [])
+
+
+class TestFaults:
+    """A server that came up, but not as declared."""
+
+    def test_none_where_all_is_as_declared(self) -> None:
+        trial = showed(LoadedModule("a", 2, "/m/a.so", ("x y",)), LoadedModule("vectorset", 1, "", ()))
+        assert _trial.faults(trial, [module(args=("x y",), version=2)]) == []
+        assert _trial.faults(trial, [module(args=("x y",))]) == []
+
+    def test_another_name(self) -> None:
+        assert _trial.faults(showed(LoadedModule("b", 1, "/m/a.so", ())), [module()]) == [
+            "module a: it loads, but MODULE LIST does not report this name; the file calls itself b: declare it by that name"
+        ]
+
+    def test_another_name_before_7_0_where_no_path_is_told(self) -> None:
+        (fault,) = _trial.faults(showed(LoadedModule("b", 1, None, None)), [module()])
+        assert "the file calls itself b" in fault
+
+    def test_a_name_of_another_file_is_no_hint(self) -> None:
+        trial = showed(LoadedModule("b", 1, "/m/b.so", ()), LoadedModule("c", 1, "/m/else.so", ()), LoadedModule("vectorset", 1, "", ()))
+        assert _trial.faults(trial, [module("a"), module("b")]) == ["module a: it loads, but MODULE LIST does not report this name"]
+
+    def test_another_version(self) -> None:
+        trial = showed(LoadedModule("a", 1, "/m/a.so", ()))
+        assert _trial.faults(trial, [module(version=2)]) == ["module a: MODULE LIST reports version 1, declared is 2"]
+        assert _trial.faults(trial, [module(version=0)]) == ["module a: MODULE LIST reports version 1, declared is 0"]
+
+    def test_other_arguments(self) -> None:
+        assert _trial.faults(showed(LoadedModule("a", 1, "/m/a.so", ("x",))), [module(args=("x", "y"))]) == [
+            "module a: it received the arguments ['x'], declared are ['x', 'y']"
+        ]
+
+    def test_arguments_that_are_not_told_are_not_compared(self) -> None:
+        assert _trial.faults(showed(LoadedModule("a", 1, None, None)), [module(args=("x",))]) == []
+
+    def test_every_fault_of_every_module(self) -> None:
+        trial = showed(LoadedModule("a", 1, "/m/a.so", ("x",)))
+        assert len(_trial.faults(trial, [module("a", version=2), module("b")])) == 3
+
+
+class TestStartup:
+    """A server that did not come up."""
+
+    def fault(self, *log: str, error: str = "it ended at once (exit status 1)") -> str:
+        (fault,) = _trial.faults(Trial(error, [], {}, list(log)), [module("a"), module("b")])
+        return fault
+
+    def test_it_names_the_module_that_the_log_names_and_its_reason(self) -> None:
+        assert (
+            self.fault(
+                LOG + "# Module /m/b.so failed to load: It does not have execute permissions.",
+                LOG + "# Can't load module from /m/b.so: server aborting",
+            )
+            == "module b: a server with it does not start, it ended at once (exit status 1):"
+            " Module /m/b.so failed to load: It does not have execute permissions."
+        )
+
+    def test_a_module_that_was_loaded_before_it_is_not_blamed(self) -> None:
+        fault = self.fault(
+            LOG + "* Module 'a' loaded from /m/a.so",
+            LOG + "# Module /m/b.so initialization failed. Module not loaded",
+            LOG + "# Can't load module from /m/b.so: server aborting",
+        )
+        assert fault.startswith("module b: ")
+        assert "initialization failed" in fault
+
+    def test_a_configuration_that_is_refused_blames_no_module(self) -> None:
+        fault = self.fault("*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***", ">>> 'nonsense 1'", "Bad directive or wrong number of arguments")
+        assert fault == (
+            "a server with this configuration does not start, it ended at once (exit status 1):"
+            " Bad directive or wrong number of arguments"
+        )
+
+    def test_a_server_that_dies_after_its_modules_are_loaded_blames_none(self) -> None:
+        fault = self.fault(LOG + "* Module 'a' loaded from /m/a.so", LOG + "# Failed listening on unix socket, aborting.")
+        assert fault.startswith("a server with this configuration does not start")
+
+    def test_without_a_log(self) -> None:
+        assert self.fault(error="killed by signal 7").endswith("killed by signal 7: it wrote no log")
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            (LOG + "# Module x failed", "Module x failed"),
+            ("1:C 01 Jan 2026 00:00:00.000 * oO0", "oO0"),
+            ("99999:S 1 Jan 2026 00:00:00.000 - Accepted", "Accepted"),
+            ("  *** FATAL CONFIG FILE ERROR ***  ", "*** FATAL CONFIG FILE ERROR ***"),
+            ("", ""),
+        ],
+    )
+    def test_the_message_of_a_line(self, line: str, message: str) -> None:
+        assert _trial.message_of(line) == message
+
+    @pytest.mark.parametrize(("code", "text"), [(0, "exit status 0"), (1, "exit status 1"), (-7, "killed by signal 7"), (139, "killed by signal 11"), (128, "exit status 128")])
+    def test_how_it_ended(self, code: int, text: str) -> None:
+        assert _trial.ending(code) == text
+
+
+class TestLines:
+    """The lines of its log that say something."""
+
+    def test_pictures_and_notices_are_dropped(self) -> None:
+        lines = [
+            "1:C 1 # oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo",
+            "1:C 1 # Redis version=7.0.15, bits=64",
+            "1:C 1 # Configuration loaded",
+            "1:M 1 * monotonic clock: POSIX clock_gettime",
+            "1:C 1 # WARNING Memory overcommit must be enabled! vm.overcommit_memory",
+            "1:M 1 * Increased maximum number of open files to 10032",
+            "",
+            "   ",
+            "1:M 1 # Module x failed",
+        ]
+        assert _trial.telling_lines(lines) == ["1:M 1 # Module x failed"]
+
+    def test_the_last_ones_are_kept(self) -> None:
+        lines = [str(number) for number in range(100)]
+        assert _trial.telling_lines(lines) == lines[-_trial.LOG_LINES :]
+
+
+class TestRun:
+    """The throwaway server itself, with a script in the place of redis-server."""
+
+    @pytest.fixture()
+    def outcome(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Return a function that runs a shell script as the server and gives the trial."""
+
+        def run(script: str) -> Trial:
+            binary = tmp_path / "server"
+            binary.write_text("#!/bin/sh\n" + script)
+            binary.chmod(0o755)
+            monkeypatch.setattr(_trial, "_command", lambda _binary, _user, conf: [str(binary), conf])
+            return _trial.run(str(binary), "root", _conf.parse("requirepass pw\nport 1\n"), base=str(tmp_path))
+
+        return run
+
+    def test_one_that_ends_at_once(self, outcome: Any, tmp_path: Path) -> None:
+        trial = outcome("echo it fails; exit 3\n")
+        assert trial == Trial("it ended at once (exit status 3)", [], {}, ["it fails"])
+        assert [path.name for path in tmp_path.iterdir()] == ["server"]
+
+    def test_one_that_is_killed(self, outcome: Any) -> None:
+        assert outcome("kill -11 $$\n").error == "it ended at once (killed by signal 11)"
+
+    def test_one_that_never_listens_is_ended(self, outcome: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(_trial, "LIMIT", 0.2)
+        trial = outcome("echo $$ > ../pid; exec sleep 60\n")
+        assert trial.error == "it was not ready after 0.2 seconds"
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+
+    def test_its_configuration_is_a_file_that_only_its_user_can_read(self, outcome: Any, tmp_path: Path) -> None:
+        outcome('stat -c "%a" "$1" . > ../modes; cat "$1" > ../conf; echo "$@" > ../words; exit 1\n')
+        assert (tmp_path / "modes").read_text().split() == ["600", "700"]
+        assert "requirepass pw" in (tmp_path / "conf").read_text()
+        assert "port 1\n" not in (tmp_path / "conf").read_text()
+        assert "pw" not in (tmp_path / "words").read_text().replace(str(tmp_path), "")
+
+    def test_an_unknown_user_is_a_keyerror(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyError, match="no-such-user"):
+            _trial.run("/bin/true", "no-such-user", [], base=str(tmp_path))
+
+    def test_it_looks_with_the_password_and_the_names_of_its_own_configuration(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: List[Any] = []
+
+        class Client:
+            config_command = "hidden"
+
+            def modules(self) -> List[Any]:
+                return ["modules"]
+
+            def settings(self) -> Dict[str, str]:
+                return {"a": "b"}
+
+            def close(self) -> None:
+                asked.append("closed")
+
+        def connect(params: Any, config: str) -> Any:
+            asked.append((params, config))
+            return Client()
+
+        monkeypatch.setattr(_trial._client, "connect", connect)
+        directives = _conf.parse("requirepass one\nrequirepass two\nrename-command CONFIG hidden\n")
+        trial = _trial._look("/s", directives, "/nowhere")
+        assert trial == Trial("", ["modules"], {"a": "b"}, [])  # type: ignore[list-item]
+        ((params, config), closed) = asked
+        assert params["login_unix_socket"] == "/s"
+        assert params["login_password"] == "two"
+        assert config == "hidden"
+        assert closed == "closed"
+
+    @pytest.mark.parametrize("conf", ["port 1", 'requirepass ""', 'requirepass one\nrequirepass ""'])
+    def test_no_password_where_it_has_none(self, conf: str) -> None:
+        assert _trial._login(_conf.parse(conf)) == {}
+
+    def test_it_is_bounded_from_outside_and_runs_as_the_services_user(self) -> None:
+        words = _trial._command("/usr/bin/redis-server", "redis", "/c")
+        assert words[0] == "timeout"
+        assert str(_trial.LIMIT) in words
+        assert words[words.index("-u") + 1] == "redis"
+        assert words[-2:] == ["/usr/bin/redis-server", "/c"]
+
+
