@@ -29,7 +29,9 @@ def with_artifacts(modules: List[Dict[str, Any]], artifacts: Mapping[str, Any]) 
     merged = []
     for module in modules:
         found = artifacts.get(module["name"]) or {}
-        merged.append({**module, "artifact": found.get("path") or None, "sha256": found.get("sha256") or module.get("sha256")})
+        merged.append(
+            {**module, "artifact": found.get("path") or None, "sha256": found.get("sha256") or module.get("sha256")}
+        )
     return merged
 
 

@@ -63,14 +63,19 @@ def source_files(folder: str, make_output: str = "") -> List[str]:
         folders[:] = sorted(f for f in folders if f not in LEFT_OUT_FOLDERS)
         for name in files:
             relative = os.path.relpath(os.path.join(top, name), folder)
-            if not name.endswith(LEFT_OUT_ENDINGS) and relative != os.path.normpath(make_output or "."):
+            # An editor's lock file (.#name) is a link to nowhere.
+            if (
+                not name.endswith(LEFT_OUT_ENDINGS)
+                and not name.startswith(".#")
+                and relative != os.path.normpath(make_output or ".")
+            ):
                 found.append(relative)
     return sorted(found)
 
 
 def default_sources(files: Iterable[str]) -> List[str]:
     """Return what is compiled where an entry names no sources: every .c directly in src."""
-    return sorted(f for f in files if f.endswith(".c") and os.sep not in f)
+    return sorted(f for f in files if f.endswith(".c") and not f.startswith(".") and os.sep not in f)
 
 
 def tree_digest(folder: str, files: Sequence[str]) -> str:
@@ -94,6 +99,7 @@ def pack(folder: str, files: Sequence[str], target: str) -> None:
 
 def unpack(archive: str, folder: str) -> None:
     """Unpack what pack() wrote into I(folder). Raises OSError, tarfile.TarError and BuildError."""
+    folder = os.path.normpath(folder)
     with tarfile.open(archive, "r:gz") as stream:
         for member in stream.getmembers():
             target = os.path.normpath(os.path.join(folder, member.name))
@@ -123,7 +129,9 @@ def include_flags(module: Mapping[str, Any], header_dir: str) -> List[str]:
     return flags
 
 
-def compile_commands(module: Mapping[str, Any], sources: Sequence[str], cc: str, header_dir: str, folder: str, output: str) -> List[List[str]]:
+def compile_commands(
+    module: Mapping[str, Any], sources: Sequence[str], cc: str, header_dir: str, folder: str, output: str
+) -> List[List[str]]:
     """Return the commands, in order: gcc -c for each source, then gcc -shared. Run with I(folder) as directory.
 
     The folder's own name is mapped away and the random seed of symbols is the source's name, so the same inputs

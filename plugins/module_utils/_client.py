@@ -129,7 +129,9 @@ class Client:
 
         Raises ServerError with the server's own words.
         """
-        with _as_server_error(f"{' '.join(words[:2])} at {self.where}"):
+        # The new name of a renamed CONFIG is a secret of its own.
+        name = "CONFIG" if words[0] == self.config_command else words[0]
+        with _as_server_error(f"{' '.join([name, *words[1:2]])} at {self.where}"):
             self._connection.send_command(*words)
             return self._connection.read_response()
 

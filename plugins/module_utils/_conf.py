@@ -14,9 +14,7 @@ import posixpath
 import re
 from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
-SECRET_DIRECTIVES = frozenset(
-    {"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "user"}
-)
+SECRET_DIRECTIVES = frozenset({"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "user"})
 """Directives whose arguments must never be shown."""
 
 START_ONLY_DIRECTIVES = frozenset({"rename-command", "loadmodule", "include"})
@@ -45,6 +43,12 @@ PLACE_BOUND_DIRECTIVES = frozenset(
     }
 )
 """Directives that tie a server to its place on the host: a second server beside it must not have them."""
+
+_BLANKS = " \t\n\v\f\r"
+"""What C's isspace() knows; Python's str.isspace() knows more, and would split where Redis does not."""
+
+_ENDS = " \t\n\r\0"
+"""What ends a word outside quotes in Redis: fewer than what it skips between words."""
 
 _NEEDS_QUOTES = re.compile(r"""[\s"'\\\x00-\x1f\x7f]""")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "a": "\a"}
@@ -87,12 +91,12 @@ def split(line: str) -> List[str]:
     args: List[str] = []
     position, end = 0, len(line)
     while True:
-        while position < end and line[position].isspace():
+        while position < end and line[position] in _BLANKS:
             position += 1
         if position >= end:
             return args
         current: List[str] = []
-        while position < end and not line[position].isspace():
+        while position < end and line[position] not in _ENDS:
             char = line[position]
             if char == '"':
                 text, position = _double_quoted(line, position + 1)
@@ -103,7 +107,8 @@ def split(line: str) -> List[str]:
             else:
                 current.append(char)
                 position += 1
-        args.append("".join(current))
+        # An escape gives a byte; several of them may be one character.
+        args.append("".join(current).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
 def _double_quoted(line: str, position: int) -> Tuple[str, int]:
@@ -111,7 +116,8 @@ def _double_quoted(line: str, position: int) -> Tuple[str, int]:
     while position < len(line):
         char = line[position]
         if char == "\\" and re.match(r"x[0-9a-fA-F]{2}", line[position + 1 :]):
-            out.append(chr(int(line[position + 2 : position + 4], 16)))
+            byte = bytes([int(line[position + 2 : position + 4], 16)])
+            out.append(byte.decode("ascii", "surrogateescape"))
             position += 4
         elif char == "\\" and position + 1 < len(line):
             following = line[position + 1]
@@ -141,7 +147,7 @@ def _single_quoted(line: str, position: int) -> Tuple[str, int]:
 
 
 def _closed(line: str, position: int) -> int:
-    if position < len(line) and not line[position].isspace():
+    if position < len(line) and line[position] not in _BLANKS:
         raise ConfError("a closing quote is followed by text without a space")
     return position
 
@@ -149,8 +155,8 @@ def _closed(line: str, position: int) -> int:
 def parse(text: str) -> List[Directive]:
     """Read a redis.conf into its directives, in order; comments and empty lines are dropped."""
     directives = []
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.strip()
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip(_BLANKS)
         if not line or line.startswith("#"):
             continue
         try:
@@ -173,25 +179,28 @@ def masked(text: str) -> str:
     name is a secret too: whoever knows it can run the command.
     """
     lines = []
-    for raw in text.splitlines():
-        if not raw.strip() or raw.strip().startswith("#"):
-            continue
-        try:
-            words = split(raw.strip())
-        except ConfError:
-            words = []
-        name = words[0].lower() if words else ""
-        if name == "user" and len(words) > 2:
-            lines.append(f"user {quote(words[1])} (hidden)")
-        elif name == "rename-command" and len(words) > 2 and words[2]:
-            lines.append(f"rename-command {quote(words[1])} (hidden)")
-        elif name == "sentinel" and len(words) > 3 and words[1].lower() in ("auth-pass", "sentinel-pass"):
-            lines.append(f"sentinel {words[1]} {quote(words[2])} (hidden)")
-        elif name in SECRET_DIRECTIVES:
-            lines.append(f"{name} (hidden)")
-        else:
-            lines.append(raw)
+    for raw in text.split("\n"):
+        line = raw.strip(_BLANKS)
+        if line and not line.startswith("#"):
+            lines.append(_masked_line(line))
     return "".join(line + "\n" for line in lines)
+
+
+def _masked_line(line: str) -> str:
+    name = re.split(f"[{_BLANKS}]", line, maxsplit=1)[0].lower()
+    try:
+        words = split(line)
+    except ConfError:
+        # What Redis could not read either may be a secret with a quote in it.
+        return f"{name} (hidden)"
+    if name == "user" and len(words) > 2:
+        return f"user {quote(words[1])} (hidden)"
+    if name == "rename-command" and len(words) > 2 and words[2]:
+        return f"rename-command {quote(words[1])} (hidden)"
+    if name == "sentinel" and len(words) > 2 and words[1].lower() in ("auth-pass", "sentinel-pass", "rename-command"):
+        primary = f" {quote(words[2])}" if len(words) > 3 else ""
+        return f"sentinel {words[1]}{primary} (hidden)"
+    return f"{name} (hidden)" if words[0].lower() in SECRET_DIRECTIVES else line
 
 
 def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> List[Directive]:
@@ -247,7 +256,11 @@ def renamed_command(directives: Iterable[Directive], command: str) -> str:
     """Return the name under which I(command) can be called; empty where it was taken away."""
     name = command
     for directive in directives:
-        if directive.name == "rename-command" and len(directive.args) == 2 and directive.args[0].upper() == command.upper():
+        if (
+            directive.name == "rename-command"
+            and len(directive.args) == 2
+            and directive.args[0].upper() == command.upper()
+        ):
             name = directive.args[1]
     return name
 

@@ -69,7 +69,9 @@ def declared(entries: Any, folder: str) -> List[Dict[str, Any]]:
     for key in ("name", "path"):
         values = [str(module[key]) for module in modules]
         for value in sorted({v for v in values if values.count(v) > 1}):
-            faults.append(f"module {key} {value}: it is declared {values.count(value)} times; give each module one entry")
+            faults.append(
+                f"module {key} {value}: it is declared {values.count(value)} times; give each module one entry"
+            )
     if faults:
         raise DeclarationError("\n".join(faults))
     return modules
@@ -82,9 +84,11 @@ def completed(entry: Mapping[str, Any], folder: str) -> Dict[str, Any]:
         value = entry.get(key)
         if value is None:
             default = spec.get("default")
-            module[key] = list(default) if isinstance(default, list) else dict(default) if isinstance(default, dict) else default
+            module[key] = (
+                list(default) if isinstance(default, list) else dict(default) if isinstance(default, dict) else default
+            )
         elif spec["type"] == "list":
-            module[key] = [str(item) for item in value]
+            module[key] = [setting_text(item) for item in value]
         elif spec["type"] == "int":
             module[key] = int(value)
         elif spec["type"] == "dict":
@@ -137,9 +141,19 @@ def _type_faults(key: str, wanted: str, value: Any) -> List[str]:
     if wanted == "list" and (not isinstance(value, Sequence) or isinstance(value, (str, bytes))):
         return [f"{key} must be a list, not {value!r}"]
     if wanted == "list":
-        return [f"{key} holds {item!r}; each item must be text" for item in value if isinstance(item, (Mapping, list))]
+        return [
+            f"{key} holds {item!r}; each item must be text"
+            for item in value
+            if item is None or isinstance(item, (Mapping, list))
+        ]
     if wanted == "dict" and not isinstance(value, Mapping):
         return [f"{key} must be a dictionary, not {value!r}"]
+    if wanted == "dict":
+        return [
+            f"{key}: {name} must have one value, as text or number, not {item!r}"
+            for name, item in value.items()
+            if item is None or isinstance(item, (Mapping, list)) or not re.fullmatch(r"\S+", str(name))
+        ]
     if wanted == "int" and not re.fullmatch(r"-?\d+", str(value)):
         return [f"{key} must be a whole number as MODULE LIST reports it, not {value!r}"]
     if wanted == "str" and isinstance(value, (Mapping, list)):
@@ -160,7 +174,11 @@ def _origin_faults(entry: Mapping[str, Any]) -> List[str]:
     if entry.get("sha256"):
         faults.append("sha256 goes with artifact, not with src: what is built is known by its sources")
     if entry.get("make_target") or entry.get("make_output") or entry.get("make_args"):
-        faults += [f"{key} is the Makefile's own business; leave it out beside make_target" for key in BUILD_KEYS if entry.get(key)]
+        faults += [
+            f"{key} is the Makefile's own business; leave it out beside make_target"
+            for key in BUILD_KEYS
+            if entry.get(key)
+        ]
         if not entry.get("make_output"):
             faults.append("make_target needs make_output, the .so that it leaves, relative to src")
         if not entry.get("make_target"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
 
 ELFTOOLS_IMPORT_ERROR: Optional[str]
 try:
@@ -33,6 +33,19 @@ MACHINES = {
     "EM_LOONGARCH": "loongarch64",
 }
 """ELF's names of machines by those of uname -m."""
+
+DAMAGES: Tuple[Type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+"""What reading a damaged file can raise: pyelftools checks little, and seeks to wherever the file says."""
+if not ELFTOOLS_IMPORT_ERROR:
+    DAMAGES += (ELFError,)
 
 ONLOAD = "RedisModule_OnLoad"
 
@@ -68,8 +81,7 @@ def inspect(path: str) -> Inspection:
         stream.seek(0)
         try:
             return _inspect_elf(ELFFile(stream), size)
-        except (ELFError, ValueError, KeyError, AttributeError, IndexError, UnicodeDecodeError) as error:
-            # pyelftools raises what it meets in a damaged file; each means that the file is damaged.
+        except DAMAGES as error:
             return _broken(f"its ELF structure is damaged or cut off ({error or type(error).__name__})")
 
 
@@ -82,6 +94,8 @@ def _inspect_elf(elf: Any, size: int) -> Inspection:
     )
     if end > size:
         return _broken(f"it is cut off: {size} of {end} bytes are there")
+    if elf["e_type"] == "ET_DYN" and not any(segment["p_type"] == "PT_LOAD" for segment in elf.iter_segments()):
+        return _broken("its ELF structure is damaged (nothing in it is to be loaded)")
     if elf["e_type"] != "ET_DYN":
         faults.append(f"it is no shared object (ELF type {elf['e_type']}; link it with -shared)")
     needed: List[str] = []

@@ -9,6 +9,7 @@ No binary package ships the file. The source package of the same upstream versio
 from __future__ import annotations
 
 import glob
+import lzma
 import os
 import re
 import shlex
@@ -65,13 +66,25 @@ def source_versions(showsrc: str, version: str) -> List[str]:
 def from_tarballs(folder: str, version: str) -> bytes:
     """Return redismodule.h out of the upstream tarball in I(folder). Raises HeaderError."""
     for path in sorted(glob.glob(os.path.join(folder, "*.tar.*"))):
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isreg() and member.name.split("/", 1)[-1] == f"src/{HEADER}":
-                    stream = archive.extractfile(member)
-                    if stream is not None:
-                        return stream.read()
+        if path.endswith((".asc", ".sig")):
+            continue
+        try:
+            content = _member(path, f"src/{HEADER}")
+        except (tarfile.TarError, EOFError, lzma.LZMAError) as error:
+            raise HeaderError(f"{os.path.basename(path)} of Redis {version} can't be read: {error}") from error
+        if content:
+            return content
     raise HeaderError(f"the source package of Redis {version} holds no src/{HEADER}")
+
+
+def _member(path: str, name: str) -> bytes:
+    """Return a file out of the one folder that an upstream tarball holds; empty where it is not there."""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if member.isreg() and member.name.split("/", 1)[-1] == name:
+                stream = archive.extractfile(member)
+                return stream.read() if stream is not None else b""
+    return b""
 
 
 def from_debian(run: Run, version: str, folder: str, etc: str = "/etc/apt") -> bytes:
@@ -93,7 +106,9 @@ def from_debian(run: Run, version: str, folder: str, etc: str = "/etc/apt") -> b
         shutil.rmtree(download, ignore_errors=True)
         os.mkdir(download)
         # Not every file of a security update is kept on every mirror; the next candidate has the same upstream file.
-        code, _out, said = run(["apt-get", *options, "-q", "source", "--download-only", f"redis={candidate}"], cwd=download)
+        code, _out, said = run(
+            ["apt-get", *options, "-q", "source", "--download-only", f"redis={candidate}"], cwd=download
+        )
         if code == 0:
             return from_tarballs(download, version)
     raise HeaderError(f"the source package of Redis {version} can't be fetched: {_last(said)}")

@@ -152,7 +152,9 @@ def parse_maps(text: str) -> Dict[str, Tuple[int, bool, str]]:
         path, deleted = fields[5], False
         if path.endswith(" (deleted)"):
             path, deleted = path[: -len(" (deleted)")], True
-        images[path] = (int(fields[4]), deleted, fields[0])
+        # Where both are mapped, the file that has the name now is the one that was loaded last.
+        if not deleted or path not in images:
+            images[path] = (int(fields[4]), deleted, fields[0])
     return images
 
 

@@ -36,9 +36,7 @@ def verdicts(seen: Running, wanted: Sequence[_plan.Wanted]) -> List[_plan.Verdic
     """Judge each wanted module against the running server and the files of this host."""
     loaded = {module.name: module for module in seen.modules}
     images = _host.live_images(seen.pid, [w.path for w in wanted]) if seen.pid else {}
-    return [
-        _plan.judge(w, loaded.get(w.name), _host.file_state(w.path), images.get(w.path)) for w in wanted
-    ]
+    return [_plan.judge(w, loaded.get(w.name), _host.file_state(w.path), images.get(w.path)) for w in wanted]
 
 
 def verdicts_without_server(wanted: Sequence[_plan.Wanted]) -> List[_plan.Verdict]:

@@ -98,14 +98,24 @@ def is_stale(live: LiveImage, on_disk: FileState) -> bool:
 
 
 def _judge_absent(
-    wanted: Wanted, loaded: Optional[LoadedModule], on_disk: Optional[FileState], live: Optional[LiveImage], server_runs: bool
+    wanted: Wanted,
+    loaded: Optional[LoadedModule],
+    on_disk: Optional[FileState],
+    live: Optional[LiveImage],
+    server_runs: bool,
 ) -> Verdict:
     differences = []
     if loaded is not None:
         differences.append("MODULE LIST still reports it")
     if on_disk is not None:
         differences.append(f"its file is still at {wanted.path}")
-    verdict = ABSENT if not differences else RESTART_PENDING if loaded is not None and on_disk is None and server_runs else DRIFTED
+    verdict = (
+        ABSENT
+        if not differences
+        else RESTART_PENDING
+        if loaded is not None and on_disk is None and server_runs
+        else DRIFTED
+    )
     return _verdict(wanted, verdict, differences, loaded, on_disk, live)
 
 
@@ -135,7 +145,7 @@ def file_differences(wanted: Wanted, found: FileState) -> List[str]:
     for label, want, have in (
         ("owner", wanted.owner, found.owner),
         ("group", wanted.group, found.group),
-        ("mode", wanted.mode, found.mode),
+        ("mode", wanted.mode.zfill(4) if wanted.mode else "", found.mode),
         ("sha256", wanted.sha256, found.sha256),
     ):
         if want and want != have:
@@ -168,7 +178,9 @@ class SettingChange(NamedTuple):
     wanted: str
 
 
-def setting_changes(running: Mapping[str, str], tried: Mapping[str, str], directives: Sequence[_conf.Directive]) -> List[SettingChange]:
+def setting_changes(
+    running: Mapping[str, str], tried: Mapping[str, str], directives: Sequence[_conf.Directive]
+) -> List[SettingChange]:
     """Return which settings of the running server differ from what its redis.conf gives.
 
     I(running) and I(tried) are CONFIG GET * of the live server and of a throwaway one with the same redis.conf:
@@ -189,11 +201,13 @@ def setting_changes(running: Mapping[str, str], tried: Mapping[str, str], direct
     return changes
 
 
-COMPARED_PLACE_DIRECTIVES = frozenset({"bind", "dir", "logfile", "maxclients", "pidfile", "port", "tls-port", "unixsocket"})
-"""Ties to a place whose value in redis.conf is written as CONFIG GET writes it."""
+COMPARED_PLACE_DIRECTIVES = _conf.PLACE_BOUND_DIRECTIVES - {"daemonize", "replicaof", "slaveof", "supervised"}
+"""Ties to a place that CONFIG GET writes as redis.conf does. What the command line or a failover sets is not compared."""
 
 
-def moved_data(before: Sequence[_conf.Directive], wanted: Sequence[_conf.Directive], exists: Callable[[str], bool]) -> str:
+def moved_data(
+    before: Sequence[_conf.Directive], wanted: Sequence[_conf.Directive], exists: Callable[[str], bool]
+) -> str:
     """Return why a server would start without its data: its RDB lies where redis.conf said until now, not where it will.
 
     Empty where nothing moves. I(exists) tells whether a file is there.

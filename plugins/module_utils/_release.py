@@ -37,7 +37,9 @@ def replace(source: str, target: str, uid: int, gid: int, mode: int) -> None:
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".{os.path.basename(target)}.new")
     try:
-        with open(source, "rb") as reader, open(temporary, "wb") as writer:
+        # Nobody else may read it before it has its own mode: redis.conf holds passwords.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(source, "rb") as reader, os.fdopen(descriptor, "wb") as writer:
             shutil.copyfileobj(reader, writer)
             os.fchown(writer.fileno(), uid, gid)
             os.fchmod(writer.fileno(), mode)
@@ -53,6 +55,7 @@ def replace(source: str, target: str, uid: int, gid: int, mode: int) -> None:
 def make_folders(path: str) -> None:
     """Make a folder and those above it, readable by all whatever the umask: the service's user has to get there."""
     missing = []
+    path = os.path.abspath(path)
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)

@@ -22,7 +22,13 @@ def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> List[Dict[str, str
         result = results.get(host) or {}
         verdicts = result.get("verdicts")
         if verdicts is None:
-            found.append(_row(host, "", {"name": NO_MODULE, "verdict": "unreachable", "differences": ["it was not confirmed in this run"]}))
+            found.append(
+                _row(
+                    host,
+                    "",
+                    {"name": NO_MODULE, "verdict": "unreachable", "differences": ["it was not confirmed in this run"]},
+                )
+            )
         elif not verdicts:
             verdict = "broken" if result.get("error") else "no modules declared"
             found.append(_row(host, result.get("server_version", ""), {"name": NO_MODULE, "verdict": verdict}))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, List, Mapping, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _declaration, _host
@@ -62,11 +63,11 @@ def extra_lines(extra: Mapping[str, Any], own: Sequence[str]) -> List[str]:
             faults.append(f"{directive} can't be an extra directive: {REFUSED_DIRECTIVES[directive]}")
         elif directive in own:
             faults.append(f"{directive} has a variable of its own: set redis_server_{directive.replace('-', '_')}")
-        elif len(directive.split()) != 1:
+        elif not re.fullmatch(r"[a-z0-9][^\s#\"']*", directive):
             faults.append(f"{name!r} is no name of a directive")
         else:
             for item in value if isinstance(value, list) else [value]:
-                text = _declaration.setting_text(item)
+                text = "" if item is None else _declaration.setting_text(item)
                 line = f"{directive} {text}"
                 try:
                     if "\n" in line or len(_conf.split(line)) < 2:

@@ -70,7 +70,12 @@ def _watch(command: Sequence[str], folder: str, socket: str, directives: Sequenc
     log_path = os.path.join(folder, "log")
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
     try:
         return _await_answer(process, socket, directives, log_path)
@@ -78,7 +83,9 @@ def _watch(command: Sequence[str], folder: str, socket: str, directives: Sequenc
         _end(process)
 
 
-def _await_answer(process: "subprocess.Popen[bytes]", socket: str, directives: Sequence[_conf.Directive], log_path: str) -> Trial:
+def _await_answer(
+    process: "subprocess.Popen[bytes]", socket: str, directives: Sequence[_conf.Directive], log_path: str
+) -> Trial:
     """Ask until the server answers, ends or takes too long: its socket is there before its modules are loaded."""
     deadline = time.monotonic() + LIMIT
     error = NOT_READY
@@ -120,8 +127,8 @@ def _look(socket: str, directives: Sequence[_conf.Directive], log_path: str) -> 
 
 def _login(directives: Sequence[_conf.Directive]) -> Dict[str, str]:
     """Return the password that the configuration itself sets for the default user."""
-    passwords = [d.args[0] for d in directives if d.name == "requirepass" and d.args and d.args[0]]
-    return {"login_password": passwords[-1]} if passwords else {}
+    password = _conf.value(directives, "requirepass", "")
+    return {"login_password": password} if password else {}
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -175,7 +182,9 @@ def faults(trial: Trial, modules: Sequence[Dict[str, Any]]) -> List[str]:
         return [startup_fault(trial, modules)]
     found: List[str] = []
     loaded = {module.name: module for module in trial.modules}
-    strangers = sorted(name for name, module in loaded.items() if not module.built_in and name not in {m["name"] for m in modules})
+    strangers = sorted(
+        name for name, module in loaded.items() if not module.built_in and name not in {m["name"] for m in modules}
+    )
     for module in modules:
         name, seen = module["name"], loaded.get(module["name"])
         if seen is None:
@@ -186,7 +195,9 @@ def faults(trial: Trial, modules: Sequence[Dict[str, Any]]) -> List[str]:
         if module.get("version") is not None and seen.version != module["version"]:
             found.append(f"module {name}: MODULE LIST reports version {seen.version}, declared is {module['version']}")
         if seen.args is not None and list(seen.args) != list(module.get("args") or []):
-            found.append(f"module {name}: it received the arguments {list(seen.args)}, declared are {module.get('args')}")
+            found.append(
+                f"module {name}: it received the arguments {list(seen.args)}, declared are {module.get('args')}"
+            )
     return found
 
 
@@ -205,7 +216,6 @@ def startup_fault(trial: Trial, modules: Sequence[Dict[str, Any]]) -> str:
             words = ["its OnLoad does not return"]
         if words:
             return f"module {module['name']}: a server with it does not start ({trial.error}): {'; '.join(words)}"
-        break
     last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
     return f"a server with this configuration does not start ({trial.error}): {last}"
 

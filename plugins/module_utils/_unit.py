@@ -39,7 +39,10 @@ def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> List[str]:
         path = os.path.join(folder, unit + ".d", "check.conf")
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(dropin)
-        _code, out, err = run(["systemd-analyze", "verify", os.path.join(folder, unit)], environ_update={"LC_ALL": "C", "SYSTEMD_COLORS": "0", "SYSTEMD_LOG_COLOR": "0"})
+        _code, out, err = run(
+            ["systemd-analyze", "verify", os.path.join(folder, unit)],
+            environ_update={"LC_ALL": "C", "SYSTEMD_COLORS": "0", "SYSTEMD_LOG_COLOR": "0"},
+        )
         return telling_lines(out + err, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

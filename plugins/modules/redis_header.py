@@ -113,7 +113,9 @@ def main() -> None:
     if not version:
         if module.check_mode:
             module.exit_json(changed=True, path="", sha256="", version="")
-        module.fail_json(msg=f"there is no redis-server at {params['binary']}, so no header fits; install Redis first (role redis_server)")
+        module.fail_json(
+            msg=f"there is no redis-server at {params['binary']}, so no header fits; install Redis first (role redis_server)"
+        )
     folder = os.path.join(params["cache"], "given-" + params["sha256"][:16] if params["src"] else version)
     path = os.path.join(folder, _header.HEADER)
     found = _host.file_state(path)
@@ -139,7 +141,9 @@ def main() -> None:
     digest = _host.sha256_of(path)
     if params["sha256"] and digest != params["sha256"]:
         os.unlink(path)
-        module.fail_json(msg=f"{params['src']} has the digest {digest}, wanted is {params['sha256']}; correct the one that is wrong")
+        module.fail_json(
+            msg=f"{params['src']} has the digest {digest}, wanted is {params['sha256']}; correct the one that is wrong"
+        )
     module.exit_json(changed=True, path=path, sha256=digest, version=version)
 
 

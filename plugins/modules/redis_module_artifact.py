@@ -260,7 +260,9 @@ class Artifact:
     def build(self) -> Tuple[str, List[List[str]], List[str]]:
         """Compile; return the path of the .so, the commands and what they said. Raises BuildError and OSError."""
         if not self.compiler():
-            raise _build.BuildError(f"there is no C compiler {self.params['cc']!r} on this host; run the role redis_toolchain first")
+            raise _build.BuildError(
+                f"there is no C compiler {self.params['cc']!r} on this host; run the role redis_toolchain first"
+            )
         # One fixed name: it goes into the bytes of what a foreign Makefile builds.
         folder = os.path.join(self.params["cache"], "build", self.name)
         shutil.rmtree(folder, ignore_errors=True)
@@ -310,13 +312,17 @@ class Artifact:
             )
         return path
 
-    def store(self, path: str, folder: str, inputs: str, facts: Dict[str, Any], commands: List[List[str]]) -> Dict[str, Any]:
+    def store(
+        self, path: str, folder: str, inputs: str, facts: Dict[str, Any], commands: List[List[str]]
+    ) -> Dict[str, Any]:
         """Put the artifact and its manifest into the cache; the manifest last, as it says that both are whole."""
         inspection = _elf.inspect(path)
         platform = self.platform()
         misfits = _elf.misfits(inspection, platform["architecture"], platform["libc"])
         if misfits:
-            raise _build.BuildError(f"{self.params['artifact'] or 'what was built'} can't be loaded here: {'; '.join(misfits)}")
+            raise _build.BuildError(
+                f"{self.params['artifact'] or 'what was built'} can't be loaded here: {'; '.join(misfits)}"
+            )
         manifest = {
             "name": self.name,
             "sha256": _host.sha256_of(path),

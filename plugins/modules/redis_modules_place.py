@@ -113,7 +113,9 @@ class Placer:
             self.uid, self.gid = _release.owner_ids(module.params["owner"], module.params["group"])
         except KeyError as error:
             if not module.check_mode:
-                module.fail_json(msg=f"{error}: this host has no such user or group; install Redis first (role redis_server)")
+                module.fail_json(
+                    msg=f"{error}: this host has no such user or group; install Redis first (role redis_server)"
+                )
             self.uid = self.gid = -1
         self.mode = int(module.params["mode"], 8)
 
@@ -135,7 +137,9 @@ class Placer:
         else:
             if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, self.gid, FOLDER_MODE):
                 return
-            have = f"{_host.owner_name(found.st_uid)}:{_host.group_name(found.st_gid)} {stat.S_IMODE(found.st_mode):04o}"
+            have = (
+                f"{_host.owner_name(found.st_uid)}:{_host.group_name(found.st_gid)} {stat.S_IMODE(found.st_mode):04o}"
+            )
             self.note(f"mended the folder {self.folder}, which was {have}", f"{self.folder} {have}\n", wanted)
         if not self.module.check_mode:
             os.chown(self.folder, 0, self.gid)
@@ -147,19 +151,32 @@ class Placer:
         found = _host.file_state(path)
         if not os.path.isfile(artifact):
             if self.module.check_mode:
-                self.note(f"module {entry['name']}: would be placed at {path} once it is built", f"{path} absent\n", f"{path}\n")
+                self.note(
+                    f"module {entry['name']}: would be placed at {path} once it is built",
+                    f"{path} absent\n",
+                    f"{path}\n",
+                )
                 return
             self.fail(entry, f"there is no file at {artifact}")
         digest = _host.sha256_of(artifact)
         if entry["sha256"] and digest != entry["sha256"]:
             self.fail(entry, f"{artifact} has the digest {digest}, wanted {entry['sha256']}")
         wanted = _host.FileState(
-            path, self.module.params["owner"], self.module.params["group"], f"{self.mode:04o}", digest, os.path.getsize(artifact)
+            path,
+            self.module.params["owner"],
+            self.module.params["group"],
+            f"{self.mode:04o}",
+            digest,
+            os.path.getsize(artifact),
         )
         if found == wanted:
             return
         what = "placed" if found is None or found.sha256 != digest else "mended owner or mode of"
-        self.note(f"module {entry['name']}: {what} {digest[: _release.SHORT]} at {path}", line(path, found), line(path, wanted))
+        self.note(
+            f"module {entry['name']}: {what} {digest[: _release.SHORT]} at {path}",
+            line(path, found),
+            line(path, wanted),
+        )
         if self.module.check_mode:
             return
         if found is not None and found.sha256 == digest:
@@ -177,7 +194,9 @@ class Placer:
         found = _host.file_state(entry["path"])
         if found is None:
             return
-        self.note(f"module {entry['name']}: took {entry['path']} away", line(entry["path"], found), line(entry["path"], None))
+        self.note(
+            f"module {entry['name']}: took {entry['path']} away", line(entry["path"], found), line(entry["path"], None)
+        )
         if not self.module.check_mode:
             _release.keep(self.folder, entry["name"], entry["path"])
             os.unlink(entry["path"])
@@ -195,7 +214,9 @@ class Placer:
 
     def releases(self) -> Dict[str, List[str]]:
         """Return the kept releases by module."""
-        return {entry["name"]: _release.surplus(self.folder, entry["name"], 0) for entry in self.module.params["modules"]}
+        return {
+            entry["name"]: _release.surplus(self.folder, entry["name"], 0) for entry in self.module.params["modules"]
+        }
 
 
 def line(path: str, state: "_host.FileState | None") -> str:
@@ -231,7 +252,9 @@ def main() -> None:
     )
     for entry in module.params["modules"]:
         if os.path.dirname(os.path.normpath(entry["path"])) != os.path.normpath(module.params["folder"]):
-            module.fail_json(msg=f"module {entry['name']}: {entry['path']} lies outside the module folder {module.params['folder']}")
+            module.fail_json(
+                msg=f"module {entry['name']}: {entry['path']} lies outside the module folder {module.params['folder']}"
+            )
     placer = Placer(module)
     try:
         placer.ensure_folder()

@@ -147,7 +147,10 @@ def main() -> None:
             "group": {"type": "str", "default": "redis"},
             "mode": {"type": "str", "default": "0640"},
             "dropin": {"type": "str", "required": True},
-            "dropin_path": {"type": "path", "default": "/etc/systemd/system/redis-server.service.d/50-edgeops-redis-modules.conf"},
+            "dropin_path": {
+                "type": "path",
+                "default": "/etc/systemd/system/redis-server.service.d/50-edgeops-redis-modules.conf",
+            },
             "unit": {"type": "str", "default": "redis-server.service"},
         },
         supports_check_mode=True,
@@ -171,7 +174,9 @@ def main() -> None:
     if moved:
         module.fail_json(msg=f"{moved}. {conf_path} is as before")
     written: List[str] = []
-    if not same_conf(before[conf_path], params["conf"]) or not right_access(conf_path, params["owner"], params["group"], mode):
+    if not same_conf(before[conf_path], params["conf"]) or not right_access(
+        conf_path, params["owner"], params["group"], mode
+    ):
         written.append(conf_path)
     if before[dropin_path] != dropin or not right_access(dropin_path, "root", "root", 0o644):
         written.append(dropin_path)

@@ -150,11 +150,16 @@ class Service:
         files = [m["path"] if os.path.exists(m["path"]) else m["artifact"] or "" for m in self.params["modules"]]
         if self.module.check_mode and not all(os.path.exists(path) for path in files):
             return _trial.Trial("", [], {}, [])
-        paths = {m["path"]: m["artifact"] for m in self.params["modules"] if m["artifact"] and not os.path.exists(m["path"])}
+        paths = {
+            m["path"]: m["artifact"] for m in self.params["modules"] if m["artifact"] and not os.path.exists(m["path"])
+        }
         tried = _trial.run(self.params["binary"], self.params["user"], _conf.with_module_paths(self.directives, paths))
         if tried.error:
             modules = [{"name": m["name"], "artifact": m["path"]} for m in self.params["modules"]]
-            lines = [_trial.startup_fault(tried, modules), "the running server was left as it is; the throwaway server's last lines:"]
+            lines = [
+                _trial.startup_fault(tried, modules),
+                "the running server was left as it is; the throwaway server's last lines:",
+            ]
             self.module.fail_json(msg="\n".join(lines + tried.log))
         return tried
 
@@ -185,7 +190,11 @@ class Service:
             )
             if self.module.check_mode:
                 reasons += self.replaced_files(seen)
-            changes = _plan.setting_changes(client.settings(), tried.settings, self.directives) if client.config_command else []
+            changes = (
+                _plan.setting_changes(client.settings(), tried.settings, self.directives)
+                if client.config_command
+                else []
+            )
         except _client.ServerError as error:
             self.fail(f"the running server can't be asked what it runs: {error}")
         finally:
@@ -230,7 +239,9 @@ class Service:
             if info.get("aof_rewrite_in_progress", "0") == "0" and info.get("aof_rewrite_scheduled", "0") == "0":
                 return
             time.sleep(POLL_SECONDS)
-        self.fail(f"the first AOF was not written within {self.params['start_timeout']} seconds; the server was not restarted")
+        self.fail(
+            f"the first AOF was not written within {self.params['start_timeout']} seconds; the server was not restarted"
+        )
 
     def systemctl(self, *words: str) -> Tuple[int, str]:
         """Run systemctl on the unit; return its exit status and what it said."""
@@ -310,7 +321,9 @@ def main() -> None:
         module.exit_json(changed=True, restarted=True, reasons=["Redis is not installed yet"], set=[])
     if _client.REDIS_IMPORT_ERROR:
         if module.check_mode:
-            module.exit_json(changed=False, restarted=False, reasons=[], set=[], skipped_reason="redis-py is not installed yet")
+            module.exit_json(
+                changed=False, restarted=False, reasons=[], set=[], skipped_reason="redis-py is not installed yet"
+            )
         module.fail_json(msg=missing_required_lib("redis"), exception=_client.REDIS_IMPORT_ERROR)
     try:
         directives = _conf.parse(module.params["conf"])

@@ -177,7 +177,9 @@ def main() -> None:
         module.fail_json(msg=f"there is no redis-server at {params['binary']}; install Redis first (role redis_server)")
     for library, missing in (("redis", _client.REDIS_IMPORT_ERROR), ("pyelftools", _elf.ELFTOOLS_IMPORT_ERROR)):
         if missing and module.check_mode:
-            module.exit_json(changed=False, version=version, skipped_reason=f"the Python library {library} is not installed yet")
+            module.exit_json(
+                changed=False, version=version, skipped_reason=f"the Python library {library} is not installed yet"
+            )
         if missing:
             module.fail_json(msg=missing_required_lib(library), exception=missing)
     modules = [{**entry, "artifact": entry["artifact"] or entry["path"]} for entry in params["modules"]]

@@ -150,7 +150,8 @@ class Host:
     def snapshot(self) -> str:
         """Return all that a refused change must leave alone, as text."""
         return self.sh(
-            f"systemctl show {UNIT} -p MainPID,ActiveState,ActiveEnterTimestampMonotonic,NRestarts,UnitFileState,DropInPaths; "
+            f"systemctl show {UNIT} -p MainPID,ActiveState,ActiveEnterTimestampMonotonic "
+            "-p NRestarts,UnitFileState,DropInPaths; "
             # By the unix time of each file, not by its name only: a file written again with the same text shows, too.
             f"find /etc/redis /etc/systemd/system {FOLDER} -printf '%p %y %u:%g %m %s %T@ %i\\n' 2>/dev/null | sort; "
             f"find /etc/redis {FOLDER} -type f -exec sha256sum {{}} + 2>/dev/null | sort; "

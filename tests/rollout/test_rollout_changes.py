@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from rollout_kit import CACHE, CONF, DROPIN, EXAMPLE, FOLDER, MODULES, Entry, Host, Lab, probe, variant
 
@@ -87,7 +88,7 @@ def test_a_restart_only_where_the_server_needs_it(lab: Lab, r12: Host) -> None:
     pid, starts = r12.pid, r12.starts
 
     extra = {"maxmemory-samples": 7}
-    run_time = {
+    run_time: dict[str, Any] = {
         "redis_server_maxmemory": "96mb",
         "redis_server_maxmemory_policy": "allkeys-lru",
         "redis_server_extra_directives": extra,

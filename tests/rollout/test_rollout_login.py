@@ -20,17 +20,19 @@ def certificates(host: Host) -> None:
     """Make a CA, a server's and a client's certificate on the host."""
     host.sh(
         f"mkdir -p {TLS} && cd {TLS} && exec 2>/dev/null && "
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=test-ca && "
+        "new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes' && "
+        "openssl req -x509 $new -keyout ca.key -out ca.crt -days 2 -subj /CN=test-ca && "
         "for who in server client; do "
-        "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $who.key -out $who.csr -subj /CN=127.0.0.1 && "
+        "openssl req $new -keyout $who.key -out $who.csr -subj /CN=127.0.0.1 && "
         "printf 'subjectAltName=IP:127.0.0.1\\n' > ext && "
-        "openssl x509 -req -in $who.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out $who.crt -days 2 -extfile ext || exit 1; done && "
+        "openssl x509 -req -in $who.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $who.crt "
+        "|| exit 1; done && "
         f"chown -R redis:redis {TLS}"
     )
 
 
 def test_password_acl_user_and_tls(lab: Lab, fleet: list[Host]) -> None:
-    """One way on each host: a password that is changed later, an ACL user over the unix socket, TLS with a client's certificate."""
+    """A password that is changed later, an ACL user over the unix socket, TLS with a client's certificate."""
     by_password, by_acl, by_tls = fleet
     by_acl.put(
         "/etc/redis/users.acl",
@@ -165,6 +167,7 @@ def test_no_secret_comes_to_light(lab: Lab, fleet: list[Host]) -> None:
         for host in fleet:
             assert not host.sh(f"journalctl --no-pager | grep -F {value} || true")
             assert not host.sh(f"grep -F {value} {LOG} || true")
-            readable = "find / -xdev -type f -perm -o=r -not -path '/proc/*' -not -path '/sys/*' -newer /root/packaged.conf -print0"
+            readable = "find / -xdev -type f -perm -o=r -not -path '/proc/*' -not -path '/sys/*'"
+            readable += " -newer /root/packaged.conf -print0"
             assert not host.sh(f"{readable} | xargs -0 -r grep -lF {value} || true")
             assert not host.sh(f"find /run /tmp /root -type f -print0 | xargs -0 -r grep -lsF {value} || true")

@@ -296,7 +296,7 @@ def outcome(lab: Lab, built: dict[str, Built], tmp_path_factory: pytest.TempPath
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_refused(outcome: Outcome, name: str) -> None:
-    """The run fails for this host, with a message that says what it takes to mend it, and changes nothing but its cache."""
+    """The run fails for this host, with a message that says what is wrong and what to do."""
     message = outcome.done.failure(name)
     assert message, f"it was accepted:\n{outcome.done.recap(name)}"
     for word in CASES[name].says:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main job, on all three Redis versions, with the oldest and the newest ansible-core; and every origin of a module."""
+"""The main job, on all Redis versions, with the oldest and the newest ansible-core; every origin of a module."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def website(lab: Lab, built: dict[str, Built]) -> Iterator[str]:
 
 
 def with_leftovers(target: Path) -> Path:
-    """Copy the module with a Makefile, beside what a build of somebody else left: newer than the sources, and useless."""
+    """Copy the module with a Makefile, beside what a build elsewhere left: newer than the sources, and useless."""
     shutil.copytree(MODULES / "made", target)
     (target / "out").mkdir()
     for name in ("made.o", "out/made.so"):
@@ -107,7 +107,7 @@ def with_own_header(target: Path, header: str) -> Path:
 
 
 def test_every_origin_of_a_module(lab: Lab, built: dict[str, Built], header: str, website: str, tmp_path: Path) -> None:
-    """Sources of one and of several files, a Makefile, the ways to include the header, a path and a URL; in this order."""
+    """Sources of one and several files, a Makefile, three ways to the header, a path and a URL; in this order."""
     hosts = lab.reset("r12", "r13")
     fetched = built["fetched"]
     modules: list[Entry] = [

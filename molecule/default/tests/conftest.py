@@ -64,7 +64,7 @@ class Redis:
     @property
     def version(self) -> str:
         """As the running server tells it."""
-        return re.findall(r"redis_version:([\d.]+)", self.sh("redis-cli INFO server"))[0]
+        return str(re.findall(r"redis_version:([\d.]+)", self.sh("redis-cli INFO server"))[0])
 
     @property
     def pid(self) -> int:
@@ -126,7 +126,13 @@ def play(name: str, *options: str) -> Done:
         text=True,
         timeout=600,
         check=False,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "NO_COLOR": "1"},
+        env={
+            **os.environ,
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_NOCOLOR": "1",
+            "NO_COLOR": "1",
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+        },
     )
     return Done(done.returncode, done.stdout)
 

@@ -97,7 +97,7 @@ ATTEMPTS = {
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_the_service_can_not_change_its_own_code(redis: Redis, attempt: str) -> None:
     """Tried as the service's user from inside its own mount namespace, where its data folder can be written."""
-    listing = redis.sh(f"ls -laiR --time-style=full-iso {FOLDER}")
+    listing = redis.sh(f"find {FOLDER} -printf '%p %i %m %u:%g %s %C@\\n'")
     results = redis.as_service(
         "redis",
         "os.close(os.open('/var/lib/redis/own', os.O_CREAT | os.O_WRONLY))",
@@ -106,7 +106,7 @@ def test_the_service_can_not_change_its_own_code(redis: Redis, attempt: str) -> 
     )
     assert (results[0], results[2]) == ("done", "done")
     assert results[1] in {"EROFS", "EACCES", "EPERM", "EBUSY", "EXDEV"}
-    assert redis.sh(f"ls -laiR --time-style=full-iso {FOLDER}") == listing
+    assert redis.sh(f"find {FOLDER} -printf '%p %i %m %u:%g %s %C@\\n'") == listing
 
 
 def test_even_root_inside_the_service_finds_the_folder_read_only(redis: Redis) -> None:

@@ -88,7 +88,7 @@ def test_verify_accepts_what_a_rollout_left() -> None:
 
 @pytest.mark.parametrize("drifts", ROUNDS, ids=lambda drifts: "+".join(d.kind for d in drifts.values()))
 def test_drift_is_named_and_mended(drifts: dict[str, Drift], servers: dict[str, Redis]) -> None:
-    """Verify fails and names each difference, and touches nothing; the next rollout mends it; then verify is content."""
+    """Verify fails, names each difference and touches nothing; the next rollout mends it; then verify is content."""
     for name, drift in drifts.items():
         servers[name].sh(drift.make)
     pids = {name: server.pid for name, server in servers.items()}

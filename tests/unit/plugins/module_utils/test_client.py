@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 import pytest
 import redis
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
-from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import Client, LoadedModule, ServerError
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import Client, LoadedModule, NotReachedError, ServerError
 
 OF_6_0 = [[b"name", b"sensor", b"ver", 20000]]
 OF_7_0 = [[b"name", b"sensor", b"ver", 20000, b"path", b"/m/sensor.so", b"args", [b"a", b"b c"]]]
@@ -225,12 +225,63 @@ class TestConnecting:
         assert options["ssl_cert_reqs"] == asked
         assert (options["ssl_ca_certs"], options["ssl_certfile"], options["ssl_keyfile"]) == ("/ca", "/c", "/k")
 
-    @pytest.mark.parametrize("error", [redis.exceptions.AuthenticationError("WRONGPASS"), ConnectionRefusedError("refused")])
-    def test_nobody_there_or_a_wrong_password_is_a_server_error(self, made: List[Any], error: Exception) -> None:
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [
+            (redis.exceptions.AuthenticationError("WRONGPASS"), ServerError),
+            (redis.exceptions.ResponseError("LOADING"), ServerError),
+            (redis.exceptions.ConnectionError("Error 111"), NotReachedError),
+            (redis.exceptions.TimeoutError("Timeout"), NotReachedError),
+            (ConnectionRefusedError("refused"), NotReachedError),
+        ],
+    )
+    def test_who_refuses_is_told_from_who_is_not_there(self, made: List[Any], error: Exception, kind: Any) -> None:
         redis.connection.Connection.error = error
-        with pytest.raises(ServerError, match=f"127.0.0.1:6379: .*{error}"):
+        with pytest.raises(ServerError, match=f"127.0.0.1:6379: .*{error}") as caught:
             _client.connect(self.params())
+        assert type(caught.value) is kind
+
+    def passwords(self, made: List[Any], right: Any, said: str, **params: Any) -> List[Any]:
+        """Return the passwords that were tried, in order, at a server that takes I(right) only."""
+
+        class Guarded:
+            def __init__(self, **options: Any) -> None:
+                made.append(options["password"])
+
+            def connect(self) -> None:
+                if made[-1] != right:
+                    raise redis.exceptions.AuthenticationError(said)
+
+        redis.connection.Connection = Guarded
+        _client.connect(self.params(**params))
+        return made
+
+    def test_the_password_until_now_is_tried_where_the_new_one_is_refused(self, made: List[Any]) -> None:
+        given = {"login_password": "new", "login_current_password": "old"}
+        assert self.passwords(made, "old", "WRONGPASS", **given) == ["new", "old"]
+
+    def test_the_right_password_is_the_only_one_tried(self, made: List[Any]) -> None:
+        assert self.passwords(made, "new", "WRONGPASS", login_password="new", login_current_password="old") == ["new"]
+
+    @pytest.mark.parametrize(
+        "said", ["AUTH <password> called without any password configured for the default user.", "Client sent AUTH, but no password is set"]
+    )
+    def test_none_is_used_where_the_server_has_none_yet(self, made: List[Any], said: str) -> None:
+        assert self.passwords(made, None, said, login_password="new") == ["new", None]
+
+    def test_no_other_password_is_invented(self, made: List[Any]) -> None:
+        with pytest.raises(ServerError, match="WRONGPASS"):
+            self.passwords(made, None, "WRONGPASS", login_password="new")
+        assert made == ["new"]
+
+    def test_where_nobody_answers_no_other_password_is_tried(self, made: List[Any]) -> None:
+        redis.connection.Connection.error = ConnectionRefusedError("refused")
+        with pytest.raises(NotReachedError):
+            _client.connect(self.params(login_password="new", login_current_password="old"))
+        assert len(made) == 1
 
 
-def test_the_password_is_kept_out_of_logs() -> None:
-    assert _client.LOGIN_ARGUMENTS["login_password"]["no_log"] is True
+def test_the_passwords_are_kept_out_of_logs() -> None:
+    assert {name for name in _client.LOGIN_ARGUMENTS if "password" in name} == {
+        name for name, spec in _client.LOGIN_ARGUMENTS.items() if spec.get("no_log")
+    }

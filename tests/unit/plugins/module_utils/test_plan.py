@@ -217,3 +217,37 @@ class TestRestartReasons:
             "module sensor: other",
             "module x is loaded but no longer configured",
         ]
+
+
+class TestData:
+    """A start must never come up without the data."""
+
+    BEFORE = _conf.parse("dir /var/lib/redis\ndbfilename dump.rdb\n")
+
+    def moved(self, wanted: str, *there: str) -> str:
+        return _plan.moved_data(self.BEFORE, _conf.parse(wanted), lambda path: path in there)
+
+    @pytest.mark.parametrize("wanted", ["dir /data", "dir /var/lib/redis\ndbfilename other.rdb"])
+    def test_an_rdb_that_would_be_looked_for_elsewhere_is_told(self, wanted: str) -> None:
+        said = self.moved(wanted, "/var/lib/redis/dump.rdb")
+        assert "the server keeps its data in /var/lib/redis/dump.rdb" in said
+
+    def test_nothing_is_told_where_nothing_moves_or_the_data_has_been_moved(self) -> None:
+        assert self.moved("dir /var/lib/redis", "/var/lib/redis/dump.rdb") == ""
+        assert self.moved("dir /var/lib/redis/", "/var/lib/redis/dump.rdb") == ""
+        assert self.moved("dir /data") == ""
+        assert self.moved("dir /data", "/var/lib/redis/dump.rdb", "/data/dump.rdb") == ""
+
+    def unread(self, conf: str, *there: str) -> str:
+        return _plan.unread_data(_conf.parse("dir /d\n" + conf), lambda path: path in there)
+
+    def test_an_rdb_that_appendonly_would_ignore_is_told(self) -> None:
+        assert "a start would ignore /d/dump.rdb and come up empty" in self.unread("appendonly yes", "/d/dump.rdb")
+
+    def test_nothing_is_told_without_appendonly_without_data_or_with_an_aof(self) -> None:
+        assert self.unread("appendonly no", "/d/dump.rdb") == ""
+        assert self.unread("", "/d/dump.rdb") == ""
+        assert self.unread("appendonly yes") == ""
+        assert self.unread("appendonly yes", "/d/dump.rdb", "/d/appendonly.aof") == ""
+        assert self.unread("appendonly yes", "/d/dump.rdb", "/d/appendonlydir/appendonly.aof.manifest") == ""
+        assert self.unread("appendonly yes\nappendfilename x\nappenddirname y", "/d/dump.rdb", "/d/y/x.manifest") == ""

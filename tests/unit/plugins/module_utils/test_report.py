@@ -1,0 +1,70 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet's report."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _report
+
+SENSOR: Dict[str, Any] = {
+    "name": "sensor",
+    "verdict": "loaded",
+    "differences": [],
+    "version": 20000,
+    "path": "/m/sensor.so",
+    "sha256": "f" * 64,
+    "live_sha256": "e" * 64,
+}
+
+
+def test_one_row_for_each_module_in_the_order_of_the_hosts() -> None:
+    results = {
+        "a": {"server_version": "7.0.15", "verdicts": [SENSOR, {**SENSOR, "name": "other"}]},
+        "b": {"server_version": "8.0.2", "verdicts": [SENSOR]},
+    }
+    rows = _report.rows(["b", "a"], results)
+    assert [(row["host"], row["redis"], row["module"]) for row in rows] == [("b", "8.0.2", "sensor"), ("a", "7.0.15", "sensor"), ("a", "7.0.15", "other")]
+
+
+def test_a_row_shows_the_digest_of_what_runs_and_else_of_the_file() -> None:
+    def digest(**changes: str) -> str:
+        return _report.rows(["a"], {"a": {"verdicts": [{**SENSOR, **changes}]}})[0]["sha256"]
+
+    assert digest() == "e" * 12
+    assert digest(live_sha256="") == "f" * 12
+    assert digest(live_sha256="", sha256="") == "-"
+
+
+def test_a_host_without_a_result_was_not_reached() -> None:
+    for results in ({}, {"a": {}}, {"a": None}):
+        (row,) = _report.rows(["a"], results)
+        assert (row["verdict"], row["module"], row["version"], row["redis"]) == ("unreachable", "-", "-", "-")
+        assert row["differences"] == "it was not confirmed in this run"
+
+
+def test_a_host_without_modules() -> None:
+    assert _report.rows(["a"], {"a": {"verdicts": [], "error": ""}})[0]["verdict"] == "no modules declared"
+    assert _report.rows(["a"], {"a": {"verdicts": [], "error": "refused"}})[0]["verdict"] == "broken"
+
+
+def test_a_version_of_nought_is_shown() -> None:
+    assert _report.rows(["a"], {"a": {"verdicts": [{**SENSOR, "version": 0}]}})[0]["version"] == "0"
+
+
+def test_the_table_has_columns_and_the_differences_below() -> None:
+    bad = {**SENSOR, "verdict": "drifted", "differences": ["owner is root", "mode is 0777"]}
+    text = _report.table(_report.rows(["a-long-name", "b"], {"a-long-name": {"server_version": "7.0.15", "verdicts": [SENSOR]}, "b": {"verdicts": [bad]}}))
+    assert text.splitlines() == [
+        "host         redis   module  version  path          sha256        verdict",
+        "-----------  ------  ------  -------  ------------  ------------  -------",
+        "a-long-name  7.0.15  sensor  20000    /m/sensor.so  eeeeeeeeeeee  loaded",
+        "b            -       sensor  20000    /m/sensor.so  eeeeeeeeeeee  drifted",
+        "b, module sensor: owner is root; mode is 0777",
+    ]
+
+
+def test_an_empty_table_has_its_head() -> None:
+    assert _report.table([]).splitlines()[0].split() == list(_report.COLUMNS)

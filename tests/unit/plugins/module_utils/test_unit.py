@@ -1,0 +1,52 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The systemd drop-in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, List
+
+import pytest
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _unit
+
+DROPIN = "[Service]\nMemoryMax=1G\n\n"
+
+
+def test_each_start_leaves_its_digest() -> None:
+    directives = _conf.parse("loadmodule /m/a.so\n")
+    text = _unit.completed(DROPIN, "redis-server.service", directives)
+    assert text.startswith("[Service]\nMemoryMax=1G\n")
+    digest = _conf.start_digest(directives, DROPIN)
+    assert text.splitlines()[-1] == f"ExecStartPre=-+/bin/ln -sfn {digest} /run/redis-server.service.started-with"
+
+
+def test_a_failing_link_never_keeps_the_server_from_starting() -> None:
+    (line,) = [line for line in _unit.completed(DROPIN, "u", []).splitlines() if line.startswith("ExecStartPre=")]
+    assert line[len("ExecStartPre=") :].startswith("-")
+
+
+def test_only_lines_about_the_drop_in_tell() -> None:
+    output = "/run/x/u.d/check.conf:3: Unknown key 'Mem' in section [Service], ignoring.\n/lib/systemd/system/other.service:1: old\n\n"
+    assert _unit.telling_lines(output, "/run/x/u.d/check.conf") == ["drop-in:3: Unknown key 'Mem' in section [Service], ignoring."]
+    assert _unit.telling_lines("", "/run/x") == []
+
+
+def test_systemd_sees_the_units_own_file_and_the_drop_in_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fragment = tmp_path / "packaged.service"
+    fragment.write_text("[Service]\nExecStart=/bin/true\n")
+    work = tmp_path / "work"
+    monkeypatch.setattr(_unit.tempfile, "mkdtemp", lambda prefix, dir: work.mkdir() or str(work))  # noqa: A006
+    seen: List[Any] = []
+
+    def run(words: List[str], **_options: Any) -> Any:
+        unit = Path(words[-1])
+        conf = Path(str(unit) + ".d") / "check.conf"
+        seen.append((words[:2], unit.name, unit.read_text(), conf.read_text()))
+        return 1, "", f"{conf}:2: bad\n"
+
+    assert _unit.faults(run, "redis-server.service", str(fragment), DROPIN) == ["drop-in:2: bad"]
+    assert seen == [(["systemd-analyze", "verify"], "redis-server.service", fragment.read_text(), DROPIN)]
+    assert not os.path.exists(work)

@@ -1,0 +1,179 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""redis.conf and the drop-in are written whole, only where they differ, and never shown with a secret."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+import pytest
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _release
+from ansible_collections.edgeops.redis_modules.plugins.modules import redis_server_config
+
+USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+CONF = "# Written by edgeops.redis_modules\nport 6379\nrequirepass wanted-secret\nrename-command CONFIG wanted-name\n"
+DROPIN = "[Service]\nMemoryMax=1G\n"
+
+
+class Host:
+    """One host's files and a way to run the module on it."""
+
+    def __init__(self, root: Path, run: Callable[..., Dict[str, Any]]) -> None:
+        self.conf, self.dropin, self.backup = root / "etc" / "redis.conf", root / "unit.d" / "50.conf", root / "etc" / "redis.conf.before-edgeops"
+        self._run = run
+
+    def __call__(self, conf: str = CONF, check: bool = False, **args: Any) -> Dict[str, Any]:
+        given = {"conf": conf, "conf_path": str(self.conf), "owner": USER, "group": GROUP, "dropin": DROPIN, "dropin_path": str(self.dropin), **args}
+        return self._run(redis_server_config.main, given, check)
+
+    def before(self, text: str) -> None:
+        self.conf.parent.mkdir(exist_ok=True)
+        self.conf.write_text(text)
+
+
+@pytest.fixture()
+def host(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], commands: Any) -> Host:
+    commands.answer("systemctl", "show", out="LoadState=loaded\nFragmentPath=\n")
+    return Host(tmp_path, run_module)
+
+
+def test_the_first_run_writes_both_and_the_second_nothing(host: Host) -> None:
+    first = host()
+    assert first["written"] == [str(host.conf), str(host.dropin)]
+    assert host.conf.read_text() == CONF
+    assert stat.S_IMODE(host.conf.stat().st_mode) == 0o640
+    assert "started-with" in host.dropin.read_text()
+    inodes = host.conf.stat().st_ino, host.dropin.stat().st_ino
+    second = host()
+    assert (second["changed"], second["written"], second["diff"]) == (False, [], [])
+    assert (host.conf.stat().st_ino, host.dropin.stat().st_ino) == inodes
+
+
+def test_check_mode_says_the_same_and_writes_nothing(host: Host) -> None:
+    said = host(check=True)
+    assert not host.conf.exists()
+    assert not host.dropin.exists()
+    done = host()
+    assert (said["changed"], said["written"], said["diff"]) == (done["changed"], done["written"], done["diff"])
+
+
+def test_comments_and_quoting_alone_are_no_difference(host: Host) -> None:
+    host()
+    host.conf.write_text('# edgeops.redis_modules, rewritten by CONFIG REWRITE\nport "6379"\nrequirepass wanted-secret\nRENAME-COMMAND CONFIG wanted-name\n')
+    assert not host()["changed"]
+
+
+@pytest.mark.parametrize("found", [CONF + "appendonly yes\n", CONF.replace("6379", "6380"), 'port "unbalanced\n', ""])
+def test_anything_else_is(host: Host, found: str) -> None:
+    host()
+    host.conf.write_text(found)
+    assert host()["written"] == [str(host.conf)]
+    assert host.conf.read_text() == CONF
+
+
+def test_another_mode_is_a_difference(host: Host) -> None:
+    host()
+    host.conf.chmod(0o644)
+    assert host()["written"] == [str(host.conf)]
+    assert stat.S_IMODE(host.conf.stat().st_mode) == 0o640
+
+
+def test_only_the_drop_in(host: Host) -> None:
+    host()
+    inode = host.conf.stat().st_ino
+    assert host(dropin="[Service]\nMemoryMax=2G\n")["written"] == [str(host.dropin)]
+    assert host.conf.stat().st_ino == inode
+    assert "MemoryMax=2G" in host.dropin.read_text()
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("quoting", ["requirepass found-secret\n", 'requirepass "found-secret"\n', 'requirepass "found-secret\n'])
+def test_no_secret_is_in_the_output(host: Host, check: bool, quoting: str) -> None:
+    host.before(f"port 1\n{quoting}masterauth found-secret\nuser x on >found-secret\nrename-command DEBUG found-secret\n")
+    output = json.dumps(host(check=check))
+    assert "port 6379" in output
+    for secret in ("wanted-secret", "wanted-name", "found-secret"):
+        assert secret not in output
+
+
+def test_the_diff_of_a_configuration_without_comments_and_secrets_can_be_read(host: Host) -> None:
+    assert host(conf="port 6379\nmaxmemory 100mb\n")["diff"][0]["after"] == "port 6379\nmaxmemory 100mb\n"
+
+
+def test_a_foreign_configuration_is_kept_once_for_root_only(host: Host) -> None:
+    host.before("port 1\n")
+    assert host()["backup"] == str(host.backup)
+    assert host.backup.read_text() == "port 1\n"
+    assert stat.S_IMODE(host.backup.stat().st_mode) == 0o600
+    host.before("port 2\n")
+    assert "backup" not in host()
+    assert host.backup.read_text() == "port 1\n"
+
+
+def test_our_own_configuration_is_not_kept(host: Host) -> None:
+    host()
+    assert "backup" not in host(conf=CONF + "hz 20\n")
+    assert not host.backup.exists()
+
+
+def test_nothing_is_written_where_systemd_refuses_the_drop_in(host: Host, commands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands.answer("systemctl", "show", out="LoadState=loaded\nFragmentPath=/lib/x.service\n")
+    monkeypatch.setattr(redis_server_config._unit, "faults", lambda *_: ["drop-in:2: Unknown key"])
+    for check in (True, False):
+        failed = host(check=check)
+        assert failed["failed"]
+        assert "drop-in:2: Unknown key" in failed["msg"]
+    assert not host.conf.exists()
+    assert not host.dropin.exists()
+
+
+def test_nothing_is_written_where_redis_could_not_read_it(host: Host) -> None:
+    failed = host(conf='port 1\nrequirepass "secret\n')
+    assert failed["failed"]
+    assert "line 2: a double quote is not closed" in failed["msg"]
+    assert "secret" not in failed["msg"]
+    assert not host.conf.exists()
+
+
+def test_nothing_is_written_where_the_server_would_start_without_its_data(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"data")
+    host.before(f"dir {tmp_path}\n")
+    failed = host(conf="dir /elsewhere\n")
+    assert failed["failed"]
+    assert "it would start without its data" in failed["msg"]
+    assert host.conf.read_text() == f"dir {tmp_path}\n"
+
+
+def test_a_host_without_the_unit(host: Host, commands: Any) -> None:
+    commands.answer("systemctl", "show", out="LoadState=not-found\n")
+    assert host(check=True)["changed"]
+    failed = host()
+    assert failed["failed"]
+    assert "install Redis first" in failed["msg"]
+    assert not host.conf.exists()
+
+
+def test_no_start_in_between_can_claim_a_configuration_that_it_did_not_read(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    replace = _release.replace
+
+    def look(source: str, target: str, *rest: Any) -> None:
+        steps.append((os.path.basename(target), "started-with" in Path(source).read_text()))
+        replace(source, target, *rest)
+
+    monkeypatch.setattr(_release, "replace", look)
+    host()
+    assert steps == [("50.conf", False), ("redis.conf", False), ("50.conf", True)]
+
+
+def test_an_unknown_owner_is_told(host: Host) -> None:
+    failed = host(owner="no-such-user")
+    assert failed["failed"]
+    assert "no-such-user" in failed["msg"]
