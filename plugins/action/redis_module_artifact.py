@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Mapping
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _declaration, _host
 
 MODULE = "edgeops.redis_modules.redis_module_artifact"
 
 
-def source_faults(entry: Mapping[str, Any], folder: str, files: List[str]) -> List[str]:
+def source_faults(entry: Mapping[str, Any], folder: str, files: list[str]) -> list[str]:
     """Return what an entry names and its source folder does not have."""
     if entry.get("make_target"):
         has_makefile = any(name in files for name in ("GNUmakefile", "makefile", "Makefile"))
@@ -37,10 +38,10 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = True
 
-    def run(self, tmp: Any = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point of the action."""
         task_vars = task_vars or {}
-        result: Dict[str, Any] = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         args = dict(self._task.args)
         entry = {key: value for key, value in args.items() if key in _declaration.MODULE_OPTIONS}
         label = f"module {entry.get('name')}"
@@ -72,7 +73,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{label}: there is no {path} on the controller{looked}")
         return found
 
-    def _sources(self, label: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Dict[str, Any]:
+    def _sources(self, label: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return folder, files and digest of the sources, or fail with what is missing."""
         folder = self._find(label, entry["src"], task_vars)
         if not os.path.isdir(folder):
@@ -89,11 +90,12 @@ class ActionModule(ActionBase):
         digest = _host.sha256_of(path)
         if digest != entry["sha256"].lower():
             raise AnsibleActionFail(
-                f"{label}: {path} has the digest {digest}, declared is {entry['sha256'].lower()}; correct the one that is wrong"
+                f"{label}: {path} has the digest {digest}, declared is {entry['sha256'].lower()}; "
+                "correct the one that is wrong"
             )
         return path
 
-    def _send(self, needs: str, local: str, args: Mapping[str, Any]) -> Dict[str, str]:
+    def _send(self, needs: str, local: str, args: Mapping[str, Any]) -> dict[str, str]:
         """Send what the host asked for and return it as arguments of the module."""
         if not self._connection._shell.tmpdir:
             self._make_tmp_path()

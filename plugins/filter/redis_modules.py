@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _declaration, _report, _settings
 
 
@@ -24,7 +25,7 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
     return filter_function
 
 
-def with_artifacts(modules: List[Dict[str, Any]], artifacts: Mapping[str, Any]) -> List[Dict[str, Any]]:
+def with_artifacts(modules: list[dict[str, Any]], artifacts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return each module with the artifact and its digest that this host has for it, where it has one."""
     merged = []
     for module in modules:
@@ -35,12 +36,12 @@ def with_artifacts(modules: List[Dict[str, Any]], artifacts: Mapping[str, Any]) 
     return merged
 
 
-def artifacts_by_name(results: List[Dict[str, Any]], loop_var: str) -> Dict[str, Dict[str, str]]:
+def artifacts_by_name(results: list[dict[str, Any]], loop_var: str) -> dict[str, dict[str, str]]:
     """Return name to path and digest, from the results of a loop over redis_module_artifact."""
     return {r[loop_var]["name"]: {"path": r.get("path", ""), "sha256": r.get("sha256", "")} for r in results}
 
 
-def without_header(modules: List[Dict[str, Any]], folders: List[str]) -> List[str]:
+def without_header(modules: list[dict[str, Any]], folders: list[str]) -> list[str]:
     """Return the names of the modules whose sources, looked for in I(folders), hold no redismodule.h."""
     names = []
     for module in modules:
@@ -50,7 +51,7 @@ def without_header(modules: List[Dict[str, Any]], folders: List[str]) -> List[st
     return names
 
 
-def on_controller(path: str, folders: List[str]) -> str:
+def on_controller(path: str, folders: list[str]) -> str:
     """Return the absolute path of a file on the controller that is looked for in I(folders)."""
     found = _build.locate(path, folders)
     if found is None:
@@ -58,7 +59,7 @@ def on_controller(path: str, folders: List[str]) -> str:
     return found
 
 
-def only(modules: List[Dict[str, Any]], *keys: str) -> List[Dict[str, Any]]:
+def only(modules: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
     """Return each module with these keys alone: what a plugin takes."""
     return [{key: module[key] for key in keys if key in module} for module in modules]
 
@@ -66,7 +67,7 @@ def only(modules: List[Dict[str, Any]], *keys: str) -> List[Dict[str, Any]]:
 class FilterModule:
     """Entry point."""
 
-    def filters(self) -> Dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
             "declared_modules": speaking(_declaration.declared),

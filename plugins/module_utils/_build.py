@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tarfile
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Sequence
 
 RECIPE = 1
 """Raised whenever the way of building changes, so that every artifact is built anew."""
@@ -38,12 +38,12 @@ class BuildError(Exception):
     """A build that cannot be, or failed; the text is for the operator."""
 
 
-def search(folders: Iterable[str]) -> List[str]:
+def search(folders: Iterable[str]) -> list[str]:
     """Return where a relative path is looked for on the controller, in order; the current folder comes last."""
     return list(dict.fromkeys([folder for folder in folders if folder] + [os.getcwd()]))
 
 
-def locate(path: str, folders: Iterable[str]) -> Optional[str]:
+def locate(path: str, folders: Iterable[str]) -> str | None:
     """Return the absolute path of what a user named, or None where it is nowhere."""
     expanded = os.path.expanduser(path)
     for folder in [""] if os.path.isabs(expanded) else search(folders):
@@ -53,7 +53,7 @@ def locate(path: str, folders: Iterable[str]) -> Optional[str]:
     return None
 
 
-def source_files(folder: str, make_output: str = "") -> List[str]:
+def source_files(folder: str, make_output: str = "") -> list[str]:
     """Return the files of a source tree that a build may need, relative and sorted.
 
     Version control, object files and I(make_output) itself are left out.
@@ -73,7 +73,7 @@ def source_files(folder: str, make_output: str = "") -> List[str]:
     return sorted(found)
 
 
-def default_sources(files: Iterable[str]) -> List[str]:
+def default_sources(files: Iterable[str]) -> list[str]:
     """Return what is compiled where an entry names no sources: every .c directly in src."""
     return sorted(f for f in files if f.endswith(".c") and not f.startswith(".") and os.sep not in f)
 
@@ -107,7 +107,8 @@ def unpack(archive: str, folder: str) -> None:
                 raise BuildError(f"the source archive holds {member.name!r}, which is no plain file below src")
             os.makedirs(os.path.dirname(target), exist_ok=True)
             source = stream.extractfile(member)
-            assert source is not None
+            if source is None:
+                raise BuildError(f"the source archive holds {member.name!r} without its content")
             with open(target, "wb") as out:
                 out.write(source.read())
             os.chmod(target, 0o755 if member.mode & 0o100 else 0o644)
@@ -118,7 +119,7 @@ def inputs_digest(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def include_flags(module: Mapping[str, Any], header_dir: str) -> List[str]:
+def include_flags(module: Mapping[str, Any], header_dir: str) -> list[str]:
     """Return the -I flags: the module's own folders first, so that its own redismodule.h wins, then the server's.
 
     A module of Redis' own source tree says C(#include "../redismodule.h"): C(header_dir/modules) answers that.
@@ -131,7 +132,7 @@ def include_flags(module: Mapping[str, Any], header_dir: str) -> List[str]:
 
 def compile_commands(
     module: Mapping[str, Any], sources: Sequence[str], cc: str, header_dir: str, folder: str, output: str
-) -> List[List[str]]:
+) -> list[list[str]]:
     """Return the commands, in order: gcc -c for each source, then gcc -shared. Run with I(folder) as directory.
 
     The folder's own name is mapped away and the random seed of symbols is the source's name, so the same inputs
@@ -144,21 +145,32 @@ def compile_commands(
         target = f".objects/{number}-{os.path.basename(source)}.o"
         objects.append(target)
         commands.append(
-            [cc, *COMPILE_FLAGS, *mapping, f"-frandom-seed={source}"]
-            + [*include_flags(module, header_dir), *defines, *module["cflags"]]
-            + ["-MMD", "-c", source, "-o", target]
+            [
+                cc,
+                *COMPILE_FLAGS,
+                *mapping,
+                f"-frandom-seed={source}",
+                *include_flags(module, header_dir),
+                *defines,
+                *module["cflags"],
+                "-MMD",
+                "-c",
+                source,
+                "-o",
+                target,
+            ]
         )
     libraries = [f"-l{library}" for library in module["libraries"]]
     commands.append([cc, *LINK_FLAGS, "-o", output, *objects, *module["ldflags"], *libraries, "-lc"])
     return commands
 
 
-def make_command(module: Mapping[str, Any]) -> List[str]:
+def make_command(module: Mapping[str, Any]) -> list[str]:
     """Return the command for a module with its own Makefile."""
     return ["make", module["make_target"], *module["make_args"]]
 
 
-def build_environment(header_dir: str) -> Dict[str, str]:
+def build_environment(header_dir: str) -> dict[str, str]:
     """Return the environment of every build: messages in English, no clock, the server's header within reach.
 
     CPATH is looked up after all -I flags, so a Makefile that finds its own redismodule.h keeps it.
@@ -174,7 +186,7 @@ def missing_header(output: str) -> bool:
     return any("redismodule.h" in line and "No such file" in line for line in output.splitlines())
 
 
-def shown(output: str, folder: str) -> Tuple[List[str], bool]:
+def shown(output: str, folder: str) -> tuple[list[str], bool]:
     """Return the compiler's lines with the build folder's name taken out, and whether lines were left out."""
     lines = [line.replace(folder + "/", "") for line in output.splitlines() if line.strip()]
     return lines[:SHOWN_LINES], len(lines) > SHOWN_LINES

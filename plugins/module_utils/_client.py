@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import re
 import traceback
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, Mapping, NamedTuple
 
-REDIS_IMPORT_ERROR: Optional[str]
+REDIS_IMPORT_ERROR: str | None
 try:
     import redis
 except ImportError:
@@ -21,7 +21,7 @@ except ImportError:
 else:
     REDIS_IMPORT_ERROR = None
 
-LOGIN_ARGUMENTS: Dict[str, Dict[str, Any]] = {
+LOGIN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "login_host": {"type": "str", "default": "127.0.0.1"},
     "login_port": {"type": "int", "default": 6379},
     "login_user": {"type": "str"},
@@ -51,8 +51,8 @@ class LoadedModule(NamedTuple):
 
     name: str
     version: int
-    path: Optional[str]
-    args: Optional[Tuple[str, ...]]
+    path: str | None
+    args: tuple[str, ...] | None
 
     @property
     def built_in(self) -> bool:
@@ -65,7 +65,7 @@ def text(value: Any) -> Any:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
-def pairs(reply: Any) -> Dict[str, Any]:
+def pairs(reply: Any) -> dict[str, Any]:
     """Return a flat list of names and values, or a map, as a dict with text names."""
     if isinstance(reply, Mapping):
         return {text(key): value for key, value in reply.items()}
@@ -73,7 +73,7 @@ def pairs(reply: Any) -> Dict[str, Any]:
     return {text(items[i]): items[i + 1] for i in range(0, len(items) - 1, 2)}
 
 
-def parse_module_list(reply: Any) -> List[LoadedModule]:
+def parse_module_list(reply: Any) -> list[LoadedModule]:
     """Read the answer of MODULE LIST, or the C(modules) field of HELLO, of any version; sorted by name."""
     modules = []
     for entry in reply:
@@ -90,7 +90,7 @@ def parse_module_list(reply: Any) -> List[LoadedModule]:
     return sorted(modules)
 
 
-def parse_info(reply: bytes) -> Dict[str, str]:
+def parse_info(reply: bytes) -> dict[str, str]:
     """Read the raw text of INFO into a flat dict; repeated fields (C(module)) keep the last, as nobody needs them."""
     fields = {}
     for line in reply.decode("utf-8", "surrogateescape").splitlines():
@@ -135,12 +135,12 @@ class Client:
             self._connection.send_command(*words)
             return self._connection.read_response()
 
-    def info(self) -> Dict[str, str]:
+    def info(self) -> dict[str, str]:
         """INFO, all default sections, as a flat dict of text."""
         reply = self.call("INFO")
         return parse_info(reply if isinstance(reply, bytes) else str(reply).encode())
 
-    def modules(self) -> List[LoadedModule]:
+    def modules(self) -> list[LoadedModule]:
         """What MODULE LIST reports, or HELLO for a user that may not run MODULE LIST."""
         try:
             return parse_module_list(self.call("MODULE", "LIST"))
@@ -150,7 +150,7 @@ class Client:
             except (ServerError, KeyError):
                 raise refused from None
 
-    def settings(self) -> Dict[str, str]:
+    def settings(self) -> dict[str, str]:
         """CONFIG GET *: every setting as the server itself writes it."""
         if not self.config_command:
             raise ServerError(f"{self.where}: CONFIG is renamed away, so its settings cannot be read")
@@ -163,10 +163,8 @@ class Client:
 
     def close(self) -> None:
         """End the connection; never raises."""
-        try:
+        with contextlib.suppress(OSError, redis.exceptions.RedisError):
             self._connection.disconnect()
-        except (OSError, redis.exceptions.RedisError):
-            pass
 
 
 def connect(params: Mapping[str, Any], config_command: str = "CONFIG") -> Client:
@@ -188,8 +186,8 @@ def connect(params: Mapping[str, Any], config_command: str = "CONFIG") -> Client
         return _connect(params, others[0], config_command)
 
 
-def _connect(params: Mapping[str, Any], password: Optional[str], config_command: str) -> Client:
-    common: Dict[str, Any] = {
+def _connect(params: Mapping[str, Any], password: str | None, config_command: str) -> Client:
+    common: dict[str, Any] = {
         "username": params.get("login_user"),
         "password": password,
         "socket_timeout": params.get("login_timeout") or 5.0,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Iterable, NamedTuple, Sequence
 
 SECRET_DIRECTIVES = frozenset({"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "user"})
 """Directives whose arguments must never be shown."""
@@ -63,7 +63,7 @@ class Directive(NamedTuple):
     """One line of redis.conf: its name in lower case and its arguments, unquoted."""
 
     name: str
-    args: Tuple[str, ...]
+    args: tuple[str, ...]
 
 
 def quote(value: str) -> str:
@@ -83,19 +83,19 @@ def quote(value: str) -> str:
     return '"' + "".join(out) + '"'
 
 
-def split(line: str) -> List[str]:
+def split(line: str) -> list[str]:
     """Split one line into its arguments, as Redis does.
 
     Raises ConfError where Redis would say "Unbalanced quotes in configuration line".
     """
-    args: List[str] = []
+    args: list[str] = []
     position, end = 0, len(line)
     while True:
         while position < end and line[position] in _BLANKS:
             position += 1
         if position >= end:
             return args
-        current: List[str] = []
+        current: list[str] = []
         while position < end and line[position] not in _ENDS:
             char = line[position]
             if char == '"':
@@ -111,8 +111,8 @@ def split(line: str) -> List[str]:
         args.append("".join(current).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
-def _double_quoted(line: str, position: int) -> Tuple[str, int]:
-    out: List[str] = []
+def _double_quoted(line: str, position: int) -> tuple[str, int]:
+    out: list[str] = []
     while position < len(line):
         char = line[position]
         if char == "\\" and re.match(r"x[0-9a-fA-F]{2}", line[position + 1 :]):
@@ -131,8 +131,8 @@ def _double_quoted(line: str, position: int) -> Tuple[str, int]:
     raise ConfError("a double quote is not closed")
 
 
-def _single_quoted(line: str, position: int) -> Tuple[str, int]:
-    out: List[str] = []
+def _single_quoted(line: str, position: int) -> tuple[str, int]:
+    out: list[str] = []
     while position < len(line):
         char = line[position]
         if char == "\\" and line[position + 1 : position + 2] == "'":
@@ -152,7 +152,7 @@ def _closed(line: str, position: int) -> int:
     return position
 
 
-def parse(text: str) -> List[Directive]:
+def parse(text: str) -> list[Directive]:
     """Read a redis.conf into its directives, in order; comments and empty lines are dropped."""
     directives = []
     for number, raw in enumerate(text.split("\n"), start=1):
@@ -203,7 +203,7 @@ def _masked_line(line: str) -> str:
     return f"{name} (hidden)" if words[0].lower() in SECRET_DIRECTIVES else line
 
 
-def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> List[Directive]:
+def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> list[Directive]:
     """Return what a throwaway server gets: the same settings, none of the ties to the real one's place.
 
     I(folder) is an empty folder of its own, I(socket) the unix socket to listen on. It has no TCP port,
@@ -221,14 +221,14 @@ def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> List
     return own + kept
 
 
-def with_module_paths(directives: Sequence[Directive], paths: Dict[str, str]) -> List[Directive]:
+def with_module_paths(directives: Sequence[Directive], paths: dict[str, str]) -> list[Directive]:
     """Return the directives with each loadmodule path that I(paths) knows replaced by its value."""
-    changed = []
-    for directive in directives:
-        if directive.name == "loadmodule" and directive.args and directive.args[0] in paths:
-            directive = Directive(directive.name, (paths[directive.args[0]], *directive.args[1:]))
-        changed.append(directive)
-    return changed
+    return [
+        d._replace(args=(paths[d.args[0]], *d.args[1:]))
+        if d.name == "loadmodule" and d.args and d.args[0] in paths
+        else d
+        for d in directives
+    ]
 
 
 def value(directives: Iterable[Directive], name: str, default: str) -> str:
@@ -245,7 +245,7 @@ def rdb_path(directives: Sequence[Directive]) -> str:
     return posixpath.join(value(directives, "dir", "."), value(directives, "dbfilename", "dump.rdb"))
 
 
-def aof_paths(directives: Sequence[Directive]) -> List[str]:
+def aof_paths(directives: Sequence[Directive]) -> list[str]:
     """Return the file by which a server with this configuration knows its AOF: up to Redis 6.2, and from 7.0 on."""
     folder, name = value(directives, "dir", "."), value(directives, "appendfilename", "appendonly.aof")
     subfolder = value(directives, "appenddirname", "appendonlydir")

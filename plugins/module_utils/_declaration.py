@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 ORIGINS = ("src", "artifact")
 BUILD_KEYS = ("sources", "include_dirs", "defines", "cflags", "ldflags", "libraries")
 MAKE_KEYS = ("make_target", "make_output", "make_args")
 
-MODULE_OPTIONS: Dict[str, Dict[str, Any]] = {
+MODULE_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "src": {"type": "str"},
@@ -46,7 +46,7 @@ class DeclarationError(ValueError):
     """What is wrong with C(redis_modules), for the operator: every fault, one a line."""
 
 
-def declared(entries: Any, folder: str) -> List[Dict[str, Any]]:
+def declared(entries: Any, folder: str) -> list[dict[str, Any]]:
     """Return the entries of C(redis_modules) with every key filled in, in the same order.
 
     I(folder) is where modules lie on a host; each entry's C(path) is made absolute by it.
@@ -55,8 +55,8 @@ def declared(entries: Any, folder: str) -> List[Dict[str, Any]]:
     """
     if not isinstance(entries, Sequence) or isinstance(entries, (str, bytes)):
         raise DeclarationError(f"redis_modules must be a list of modules, not {type(entries).__name__}")
-    faults: List[str] = []
-    modules: List[Dict[str, Any]] = []
+    faults: list[str] = []
+    modules: list[dict[str, Any]] = []
     for number, entry in enumerate(entries, start=1):
         if not isinstance(entry, Mapping):
             faults.append(f"redis_modules[{number}] must be a dictionary with a name, not {entry!r}")
@@ -77,9 +77,9 @@ def declared(entries: Any, folder: str) -> List[Dict[str, Any]]:
     return modules
 
 
-def completed(entry: Mapping[str, Any], folder: str) -> Dict[str, Any]:
+def completed(entry: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Return a valid entry with every key of MODULE_OPTIONS, defaults where it says nothing."""
-    module: Dict[str, Any] = {}
+    module: dict[str, Any] = {}
     for key, spec in MODULE_OPTIONS.items():
         value = entry.get(key)
         if value is None:
@@ -114,9 +114,9 @@ def setting_text(value: Any) -> str:
     return str(value)
 
 
-def entry_faults(entry: Mapping[str, Any]) -> List[str]:
+def entry_faults(entry: Mapping[str, Any]) -> list[str]:
     """Return all that is wrong with one entry by itself."""
-    faults: List[str] = []
+    faults: list[str] = []
     for key in entry:
         if key not in MODULE_OPTIONS:
             faults.append(f"unknown key {key!r}; the keys are {', '.join(MODULE_OPTIONS)}")
@@ -135,7 +135,7 @@ def entry_faults(entry: Mapping[str, Any]) -> List[str]:
     return faults + _origin_faults(entry) + _text_faults(entry)
 
 
-def _type_faults(key: str, wanted: str, value: Any) -> List[str]:
+def _type_faults(key: str, wanted: str, value: Any) -> list[str]:
     if value is None:
         return []
     if wanted == "list" and (not isinstance(value, Sequence) or isinstance(value, (str, bytes))):
@@ -150,7 +150,7 @@ def _type_faults(key: str, wanted: str, value: Any) -> List[str]:
         return [f"{key} must be a dictionary, not {value!r}"]
     if wanted == "dict":
         return [
-            f"{key}: {name} must have one value, as text or number, not {item!r}"
+            f"{key}: {name!r} must have one value, as text or number, not {item!r}"
             for name, item in value.items()
             if item is None or isinstance(item, (Mapping, list)) or not re.fullmatch(r"\S+", str(name))
         ]
@@ -161,7 +161,7 @@ def _type_faults(key: str, wanted: str, value: Any) -> List[str]:
     return []
 
 
-def _origin_faults(entry: Mapping[str, Any]) -> List[str]:
+def _origin_faults(entry: Mapping[str, Any]) -> list[str]:
     given = [key for key in ORIGINS if entry.get(key)]
     if len(given) != 1:
         return [f"give exactly one of src (C sources) or artifact (a built .so), not {' and '.join(given) or 'none'}"]
@@ -197,7 +197,7 @@ def outside(path: str) -> bool:
     return posixpath.isabs(normal) or normal == ".." or normal.startswith("../")
 
 
-def _text_faults(entry: Mapping[str, Any]) -> List[str]:
+def _text_faults(entry: Mapping[str, Any]) -> list[str]:
     faults = []
     for key in ("cflags", "ldflags"):
         for flag in entry.get(key) or []:
@@ -215,7 +215,7 @@ def _text_faults(entry: Mapping[str, Any]) -> List[str]:
     return faults
 
 
-def path_faults(entry: Mapping[str, Any], folder: str) -> List[str]:
+def path_faults(entry: Mapping[str, Any], folder: str) -> list[str]:
     """Return what is wrong with where an entry wants its file: it lies in the module folder itself, as a .so."""
     if not posixpath.isabs(folder):
         return [f"the module folder {folder!r} must be an absolute path"]

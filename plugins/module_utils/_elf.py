@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, NamedTuple
 
-ELFTOOLS_IMPORT_ERROR: Optional[str]
+ELFTOOLS_IMPORT_ERROR: str | None
 try:
     from elftools.common.exceptions import ELFError
     from elftools.elf.dynamic import DynamicSection
@@ -34,7 +34,7 @@ MACHINES = {
 }
 """ELF's names of machines by those of uname -m."""
 
-DAMAGES: Tuple[Type[Exception], ...] = (
+DAMAGES: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -57,11 +57,11 @@ class Inspection(NamedTuple):
     """
 
     architecture: str
-    needed: Tuple[str, ...]
+    needed: tuple[str, ...]
     glibc: str
-    faults: Tuple[str, ...]
+    faults: tuple[str, ...]
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The part that goes into a manifest."""
         return {"architecture": self.architecture, "needed": list(self.needed), "glibc": self.glibc}
 
@@ -86,7 +86,7 @@ def inspect(path: str) -> Inspection:
 
 
 def _inspect_elf(elf: Any, size: int) -> Inspection:
-    faults: List[str] = []
+    faults: list[str] = []
     architecture = MACHINES.get(elf["e_machine"], str(elf["e_machine"]))
     end = max(
         [elf["e_shoff"] + elf["e_shnum"] * elf["e_shentsize"]]
@@ -98,8 +98,8 @@ def _inspect_elf(elf: Any, size: int) -> Inspection:
         return _broken("its ELF structure is damaged (nothing in it is to be loaded)")
     if elf["e_type"] != "ET_DYN":
         faults.append(f"it is no shared object (ELF type {elf['e_type']}; link it with -shared)")
-    needed: List[str] = []
-    versions: List[str] = []
+    needed: list[str] = []
+    versions: list[str] = []
     exported = set()
     for section in elf.iter_sections():
         if isinstance(section, DynamicSection):
@@ -115,13 +115,13 @@ def _inspect_elf(elf: Any, size: int) -> Inspection:
     return Inspection(architecture, tuple(needed), highest_glibc(versions), tuple(faults))
 
 
-def highest_glibc(versions: List[str]) -> str:
+def highest_glibc(versions: list[str]) -> str:
     """Return the highest of symbol versions such as C(GLIBC_2.14), as C("2.14"); empty where there is none."""
     found = [v[len("GLIBC_") :] for v in versions if re.fullmatch(r"GLIBC_\d+(\.\d+)*", v)]
     return max(found, key=lambda v: tuple(int(part) for part in v.split(".")), default="")
 
 
-def misfits(inspection: Inspection, architecture: str, libc: str) -> List[str]:
+def misfits(inspection: Inspection, architecture: str, libc: str) -> list[str]:
     """Return why a host of I(architecture) and I(libc) (C("glibc 2.31")) can't load the artifact."""
     found = list(inspection.faults)
     if inspection.architecture and inspection.architecture != architecture:

@@ -15,7 +15,7 @@ import re
 import shlex
 import shutil
 import tarfile
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Tuple
 
 Run = Callable[..., Tuple[int, str, str]]
 
@@ -57,7 +57,7 @@ def deb_src_stanzas(text: str) -> str:
     return "\n\n".join(stanzas) + "\n" if stanzas else ""
 
 
-def source_versions(showsrc: str, version: str) -> List[str]:
+def source_versions(showsrc: str, version: str) -> list[str]:
     """Return the source package versions with the wanted upstream version, from C(apt-cache showsrc), newest last."""
     found = re.findall(r"(?m)^Version: (\S+)", showsrc)
     return list(dict.fromkeys(v for v in found if upstream(v) == version))
@@ -114,7 +114,7 @@ def from_debian(run: Run, version: str, folder: str, etc: str = "/etc/apt") -> b
     raise HeaderError(f"the source package of Redis {version} can't be fetched: {_last(said)}")
 
 
-def _private_apt(folder: str, etc: str) -> List[str]:
+def _private_apt(folder: str, etc: str) -> list[str]:
     """Write source-package sources made from the host's own into I(folder); return apt's options for them."""
     parts = os.path.join(folder, "parts")
     for name in (parts, os.path.join(folder, "lists", "partial"), os.path.join(folder, "cache", "archives", "partial")):
@@ -131,7 +131,7 @@ def _private_apt(folder: str, etc: str) -> List[str]:
     for name, text in (("host.list", sources), ("host.sources", stanzas)):
         with open(os.path.join(parts, name), "w", encoding="utf-8") as stream:
             stream.write(text)
-    settings: Dict[str, str] = {
+    settings: dict[str, str] = {
         "Dir::Etc::sourcelist": "/dev/null",
         "Dir::Etc::sourceparts": parts,
         "Dir::State::lists": os.path.join(folder, "lists"),

@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import stat
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterable, NamedTuple, Tuple
 
 Run = Callable[..., Tuple[int, str, str]]
 """AnsibleModule.run_command: (arguments) -> (return code, stdout, stderr)."""
@@ -52,7 +52,7 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def file_state(path: str) -> Optional[FileState]:
+def file_state(path: str) -> FileState | None:
     """Return what is at I(path); None where nothing is, or no regular file."""
     try:
         found = os.lstat(path)
@@ -92,7 +92,7 @@ def parse_version(output: str) -> str:
     return match.group(1) if match else ""
 
 
-def version_tuple(version: str) -> Tuple[int, ...]:
+def version_tuple(version: str) -> tuple[int, ...]:
     """Return C((7, 0, 15)) from C("7.0.15"); an empty tuple from an empty string."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
@@ -105,7 +105,7 @@ def server_version(run: Run, binary: str) -> str:
     return parse_version(out)
 
 
-def unit_state(run: Run, unit: str) -> Dict[str, str]:
+def unit_state(run: Run, unit: str) -> dict[str, str]:
     """Return what systemd knows of the unit; C(LoadState=not-found) where there is no such unit."""
     wanted = "LoadState,ActiveState,SubState,Result,MainPID,NeedDaemonReload,UnitFileState,FragmentPath,Environment"
     code, out, err = run(["systemctl", "show", unit, "-p", wanted])
@@ -121,7 +121,7 @@ def systemd_version(run: Run) -> int:
     return int(match.group(1)) if match else 0
 
 
-def main_pid(unit: Dict[str, str]) -> int:
+def main_pid(unit: dict[str, str]) -> int:
     """Return the pid of the unit's process; 0 where none runs."""
     try:
         return int(unit.get("MainPID", "0"))
@@ -142,9 +142,9 @@ def started_with(unit: str) -> str:
         return ""
 
 
-def parse_maps(text: str) -> Dict[str, Tuple[int, bool, str]]:
+def parse_maps(text: str) -> dict[str, tuple[int, bool, str]]:
     """Return the executable file mappings of /proc/PID/maps: path to (inode, deleted, address range)."""
-    images: Dict[str, Tuple[int, bool, str]] = {}
+    images: dict[str, tuple[int, bool, str]] = {}
     for line in text.splitlines():
         fields = line.split(None, 5)
         if len(fields) < 6 or not fields[5].startswith("/") or "x" not in fields[1]:
@@ -158,7 +158,7 @@ def parse_maps(text: str) -> Dict[str, Tuple[int, bool, str]]:
     return images
 
 
-def live_images(pid: int, paths: Iterable[str]) -> Dict[str, LiveImage]:
+def live_images(pid: int, paths: Iterable[str]) -> dict[str, LiveImage]:
     """Return which of I(paths) process I(pid) runs code from, by path as given.
 
     The digest is read through /proc/PID/map_files, so it is that of the code that runs even where the path
@@ -183,9 +183,9 @@ def live_images(pid: int, paths: Iterable[str]) -> Dict[str, LiveImage]:
     return images
 
 
-def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> List[str]:
+def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> list[str]:
     """Return the last lines that the server wrote: its log file where it has one, and the journal of the unit."""
-    found: List[str] = []
+    found: list[str] = []
     if logfile and os.path.isfile(logfile):
         with open(logfile, "rb") as stream:
             stream.seek(0, os.SEEK_END)
@@ -197,7 +197,7 @@ def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> Li
     return found
 
 
-def facts_of_platform() -> Dict[str, Any]:
+def facts_of_platform() -> dict[str, Any]:
     """Return what a binary depends on here: architecture, libc and its version, and the number of cores."""
     uname = os.uname()
     try:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _plan
 
@@ -15,8 +15,8 @@ LOOPBACK = ("127.", "::1", "localhost")
 class Running(NamedTuple):
     """A running server as it reports itself; I(pid) is 0 where it is not on this host."""
 
-    info: Dict[str, str]
-    modules: List[_client.LoadedModule]
+    info: dict[str, str]
+    modules: list[_client.LoadedModule]
     pid: int
 
 
@@ -32,13 +32,13 @@ def _local_pid(info: Mapping[str, str], params: Mapping[str, Any]) -> int:
     return int(info.get("process_id", "0")) if local else 0
 
 
-def verdicts(seen: Running, wanted: Sequence[_plan.Wanted]) -> List[_plan.Verdict]:
+def verdicts(seen: Running, wanted: Sequence[_plan.Wanted]) -> list[_plan.Verdict]:
     """Judge each wanted module against the running server and the files of this host."""
     loaded = {module.name: module for module in seen.modules}
     images = _host.live_images(seen.pid, [w.path for w in wanted]) if seen.pid else {}
     return [_plan.judge(w, loaded.get(w.name), _host.file_state(w.path), images.get(w.path)) for w in wanted]
 
 
-def verdicts_without_server(wanted: Sequence[_plan.Wanted]) -> List[_plan.Verdict]:
+def verdicts_without_server(wanted: Sequence[_plan.Wanted]) -> list[_plan.Verdict]:
     """Judge each wanted module where no server answers."""
     return [_plan.judge(w, None, _host.file_state(w.path), None, server_runs=False) for w in wanted]

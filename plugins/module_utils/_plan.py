@@ -8,7 +8,7 @@ Pure functions over observed and wanted state. They touch nothing.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
@@ -33,7 +33,7 @@ class Wanted(NamedTuple):
     state: str
     path: str
     args: Sequence[str]
-    version: Optional[int]
+    version: int | None
     sha256: str = ""
     owner: str = ""
     group: str = ""
@@ -45,22 +45,22 @@ class Verdict(NamedTuple):
 
     name: str
     verdict: str
-    differences: List[str]
-    version: Optional[int]
+    differences: list[str]
+    version: int | None
     path: str
     sha256: str
     live_sha256: str
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """For a module's result."""
         return dict(self._asdict())
 
 
 def judge(
     wanted: Wanted,
-    loaded: Optional[LoadedModule],
-    on_disk: Optional[FileState],
-    live: Optional[LiveImage],
+    loaded: LoadedModule | None,
+    on_disk: FileState | None,
+    live: LiveImage | None,
     server_runs: bool = True,
 ) -> Verdict:
     """Return the verdict on one declared module.
@@ -68,7 +68,7 @@ def judge(
     I(loaded) is its line of MODULE LIST, I(on_disk) what lies at the wanted path, I(live) what the server has
     mapped from there; each None where there is none.
     """
-    differences: List[str] = []
+    differences: list[str] = []
     if wanted.state == "absent":
         return _judge_absent(wanted, loaded, on_disk, live, server_runs)
     if on_disk is None:
@@ -99,9 +99,9 @@ def is_stale(live: LiveImage, on_disk: FileState) -> bool:
 
 def _judge_absent(
     wanted: Wanted,
-    loaded: Optional[LoadedModule],
-    on_disk: Optional[FileState],
-    live: Optional[LiveImage],
+    loaded: LoadedModule | None,
+    on_disk: FileState | None,
+    live: LiveImage | None,
     server_runs: bool,
 ) -> Verdict:
     differences = []
@@ -122,10 +122,10 @@ def _judge_absent(
 def _verdict(
     wanted: Wanted,
     verdict: str,
-    differences: List[str],
-    loaded: Optional[LoadedModule],
-    on_disk: Optional[FileState],
-    live: Optional[LiveImage],
+    differences: list[str],
+    loaded: LoadedModule | None,
+    on_disk: FileState | None,
+    live: LiveImage | None,
 ) -> Verdict:
     path = loaded.path if loaded and loaded.path is not None else wanted.path
     return Verdict(
@@ -139,7 +139,7 @@ def _verdict(
     )
 
 
-def file_differences(wanted: Wanted, found: FileState) -> List[str]:
+def file_differences(wanted: Wanted, found: FileState) -> list[str]:
     """Return how the file differs from what is wanted; what is not asked for is not compared."""
     differences = []
     for label, want, have in (
@@ -153,7 +153,7 @@ def file_differences(wanted: Wanted, found: FileState) -> List[str]:
     return differences
 
 
-def running_differences(wanted: Wanted, loaded: LoadedModule) -> List[str]:
+def running_differences(wanted: Wanted, loaded: LoadedModule) -> list[str]:
     """Return how the loaded module differs. Before Redis 7.0 the server tells neither path nor arguments."""
     differences = []
     if wanted.version is not None and loaded.version != wanted.version:
@@ -165,7 +165,7 @@ def running_differences(wanted: Wanted, loaded: LoadedModule) -> List[str]:
     return differences
 
 
-def undeclared(loaded: Sequence[LoadedModule], declared_names: Sequence[str]) -> List[LoadedModule]:
+def undeclared(loaded: Sequence[LoadedModule], declared_names: Sequence[str]) -> list[LoadedModule]:
     """Return the modules that run and that nobody declared; the server's built-in ones are no strangers."""
     return [module for module in loaded if module.name not in declared_names and not module.built_in]
 
@@ -180,7 +180,7 @@ class SettingChange(NamedTuple):
 
 def setting_changes(
     running: Mapping[str, str], tried: Mapping[str, str], directives: Sequence[_conf.Directive]
-) -> List[SettingChange]:
+) -> list[SettingChange]:
     """Return which settings of the running server differ from what its redis.conf gives.
 
     I(running) and I(tried) are CONFIG GET * of the live server and of a throwaway one with the same redis.conf:
@@ -202,13 +202,13 @@ def setting_changes(
 
 
 COMPARED_PLACE_DIRECTIVES = _conf.PLACE_BOUND_DIRECTIVES - {"daemonize", "replicaof", "slaveof", "supervised"}
-"""Ties to a place that CONFIG GET writes as redis.conf does. What the command line or a failover sets is not compared."""
+"""Ties to a place that CONFIG GET writes as redis.conf does, but for those that the command line or a failover sets."""
 
 
 def moved_data(
     before: Sequence[_conf.Directive], wanted: Sequence[_conf.Directive], exists: Callable[[str], bool]
 ) -> str:
-    """Return why a server would start without its data: its RDB lies where redis.conf said until now, not where it will.
+    """Return why a server would start without its data: its RDB lies where redis.conf said until now.
 
     Empty where nothing moves. I(exists) tells whether a file is there.
     """
@@ -238,20 +238,45 @@ def unread_data(wanted: Sequence[_conf.Directive], exists: Callable[[str], bool]
 
 
 START_ONLY_SETTINGS = frozenset(
-    """
-    aclfile always-show-logo appenddirname appendfilename bio-cpulist bio_cpulist cluster-config-file
-    cluster-enabled cluster-port daemonize databases disable-thp enable-debug-command enable-module-command
-    enable-protected-configs io-threads io-threads-do-reads logfile pidfile rdbchecksum server-cpulist
-    server_cpulist set-proc-title supervised syslog-enabled syslog-facility syslog-ident tcp-backlog unixsocket
-    unixsocketperm
-    """.split()
+    [
+        "aclfile",
+        "always-show-logo",
+        "appenddirname",
+        "appendfilename",
+        "bio-cpulist",
+        "bio_cpulist",
+        "cluster-config-file",
+        "cluster-enabled",
+        "cluster-port",
+        "daemonize",
+        "databases",
+        "disable-thp",
+        "enable-debug-command",
+        "enable-module-command",
+        "enable-protected-configs",
+        "io-threads",
+        "io-threads-do-reads",
+        "logfile",
+        "pidfile",
+        "rdbchecksum",
+        "server-cpulist",
+        "server_cpulist",
+        "set-proc-title",
+        "supervised",
+        "syslog-enabled",
+        "syslog-facility",
+        "syslog-ident",
+        "tcp-backlog",
+        "unixsocket",
+        "unixsocketperm",
+    ]
 )
 """Settings that a running server refuses to change. Only a forecast for check mode: a real run asks the server."""
 
 
 def restart_reasons(
     pid: int, started_with: str, start_digest: str, verdicts: Sequence[Verdict], strangers: Sequence[LoadedModule]
-) -> List[str]:
+) -> list[str]:
     """Return why the running server must be started anew to become what is wanted; empty where it must not.
 
     The I(verdicts) are those on what runs: owner and mode of a file are mended without a restart and are not

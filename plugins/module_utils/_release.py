@@ -13,18 +13,20 @@ import grp
 import os
 import pwd
 import shutil
-from typing import List, Tuple
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host
 
 RELEASES = ".releases"
 """The folder in the module folder that keeps earlier files: .releases/NAME/DIGEST.so"""
 
+FOLDER_MODE = 0o755
+"""The service's user has to get through each folder to what it may read."""
+
 SHORT = 16
 """Digits of a digest in a file's name."""
 
 
-def owner_ids(owner: str, group: str) -> Tuple[int, int]:
+def owner_ids(owner: str, group: str) -> tuple[int, int]:
     """Return the ids of a user and a group. Raises KeyError with a name that the host does not know."""
     return pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
 
@@ -61,7 +63,7 @@ def make_folders(path: str) -> None:
         path = os.path.dirname(path)
     for folder in reversed(missing):
         os.mkdir(folder)
-        os.chmod(folder, 0o755)
+        os.chmod(folder, FOLDER_MODE)
 
 
 def sync_folder(folder: str) -> None:
@@ -91,7 +93,7 @@ def keep(folder: str, name: str, current: str) -> str:
     return kept
 
 
-def surplus(folder: str, name: str, count: int) -> List[str]:
+def surplus(folder: str, name: str, count: int) -> list[str]:
     """Return the releases of a module beyond the newest I(count), oldest first."""
     kept_in = os.path.join(folder, RELEASES, name)
     if not os.path.isdir(kept_in):

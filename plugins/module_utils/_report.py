@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 COLUMNS = ("host", "redis", "module", "version", "path", "sha256", "verdict")
 DIGITS = 12
 NO_MODULE = "-"
 
 
-def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> List[Dict[str, str]]:
+def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return one row for each module of each host, in the order of I(hosts).
 
     I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached.
     """
-    found: List[Dict[str, str]] = []
+    found: list[dict[str, str]] = []
     for host in hosts:
         result = results.get(host) or {}
         verdicts = result.get("verdicts")
@@ -37,7 +37,7 @@ def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> List[Dict[str, str
     return found
 
 
-def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> Dict[str, str]:
+def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> dict[str, str]:
     version = verdict.get("version")
     return {
         "host": host,

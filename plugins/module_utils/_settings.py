@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _declaration, _host
 
@@ -15,7 +15,8 @@ IO_THREADS_MOST = 8
 
 REFUSED_DIRECTIVES = {
     "loadmodule": "declare the module in redis_modules",
-    "include": "CONFIG REWRITE copies what is included into redis.conf, and the server does not start again; give its directives here",
+    "include": "CONFIG REWRITE copies what is included into redis.conf, and the server does not start again; "
+    "give its directives here",
     "user": "keep ACL users in a file that aclfile names: it is read after the modules are loaded",
     "daemonize": "systemd runs the server",
     "supervised": "systemd runs the server",
@@ -50,13 +51,13 @@ def io_threads(wanted: Any, cores: int, version: str) -> int:
     return number
 
 
-def extra_lines(extra: Mapping[str, Any], own: Sequence[str]) -> List[str]:
+def extra_lines(extra: Mapping[str, Any], own: Sequence[str]) -> list[str]:
     """Return extra directives as lines of redis.conf; each value is the rest of a line, a list is several lines.
 
     I(own) are the directives that the template writes by itself. Raises SettingError with all faults.
     """
-    lines: List[str] = []
-    faults: List[str] = []
+    lines: list[str] = []
+    faults: list[str] = []
     for name, value in extra.items():
         directive = str(name).lower()
         if directive in REFUSED_DIRECTIVES:
@@ -86,12 +87,12 @@ def conf_line(name: str, args: Any) -> str:
     return _conf.render([_conf.Directive(name, tuple(_declaration.setting_text(v) for v in values))]).rstrip("\n")
 
 
-def module_lines(modules: Sequence[Mapping[str, Any]]) -> List[str]:
+def module_lines(modules: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return loadmodule and the modules' own directives, in the order in which they were declared."""
     lines = []
     for module in modules:
         if module["state"] == "present":
             lines.append(conf_line("loadmodule", [module["path"], *module["args"]]))
-            config: Dict[str, str] = module["config"]
+            config: dict[str, str] = module["config"]
             lines += [conf_line(name, value) for name, value in config.items()]
     return lines

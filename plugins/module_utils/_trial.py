@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf
 
@@ -36,9 +36,9 @@ class Trial(NamedTuple):
     """
 
     error: str
-    modules: List[_client.LoadedModule]
-    settings: Dict[str, str]
-    log: List[str]
+    modules: list[_client.LoadedModule]
+    settings: dict[str, str]
+    log: list[str]
 
 
 def run(binary: str, user: str, directives: Sequence[_conf.Directive], base: str = "/run") -> Trial:
@@ -62,7 +62,7 @@ def run(binary: str, user: str, directives: Sequence[_conf.Directive], base: str
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _command(binary: str, user: str, conf: str) -> List[str]:
+def _command(binary: str, user: str, conf: str) -> list[str]:
     return ["timeout", "--kill-after=1", str(LIMIT), "runuser", "-u", user, "--", binary, conf]
 
 
@@ -84,7 +84,7 @@ def _watch(command: Sequence[str], folder: str, socket: str, directives: Sequenc
 
 
 def _await_answer(
-    process: "subprocess.Popen[bytes]", socket: str, directives: Sequence[_conf.Directive], log_path: str
+    process: subprocess.Popen[bytes], socket: str, directives: Sequence[_conf.Directive], log_path: str
 ) -> Trial:
     """Ask until the server answers, ends or takes too long: its socket is there before its modules are loaded."""
     deadline = time.monotonic() + LIMIT
@@ -125,13 +125,13 @@ def _look(socket: str, directives: Sequence[_conf.Directive], log_path: str) -> 
     return Trial("", modules, settings, _last_lines(log_path))
 
 
-def _login(directives: Sequence[_conf.Directive]) -> Dict[str, str]:
+def _login(directives: Sequence[_conf.Directive]) -> dict[str, str]:
     """Return the password that the configuration itself sets for the default user."""
     password = _conf.value(directives, "requirepass", "")
     return {"login_password": password} if password else {}
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End the throwaway server: nothing it holds is worth a clean shutdown."""
     if process.poll() is None:
         process.terminate()
@@ -142,7 +142,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait()
 
 
-def _last_lines(path: str) -> List[str]:
+def _last_lines(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
             return telling_lines(stream.read().splitlines())
@@ -150,7 +150,7 @@ def _last_lines(path: str) -> List[str]:
         return []
 
 
-def telling_lines(lines: Sequence[str]) -> List[str]:
+def telling_lines(lines: Sequence[str]) -> list[str]:
     """Return the last lines of a Redis log that say something.
 
     Its start-up picture and notices are dropped; of a crash report, the signal and the frames stay, not the dumps.
@@ -159,7 +159,7 @@ def telling_lines(lines: Sequence[str]) -> List[str]:
         "oO0OoO0OoO0Oo|Configuration loaded|monotonic clock|overcommit_memory|Increased maximum number|Redis version="
         "|Session terminated"
     )
-    kept: List[str] = []
+    kept: list[str] = []
     in_report = False
     for line in lines:
         in_report = in_report or "REDIS BUG REPORT START" in line
@@ -173,14 +173,14 @@ def _tells_of_crash(line: str) -> bool:
     return bool(crash_lines([line]) or re.search(r"BUG REPORT START|\(\S*\+0x[0-9a-f]+\)\s*\[", line))
 
 
-def faults(trial: Trial, modules: Sequence[Dict[str, Any]]) -> List[str]:
+def faults(trial: Trial, modules: Sequence[dict[str, Any]]) -> list[str]:
     """Return what a trial shows to be wrong with the declared modules; empty where all is as declared.
 
     Each of I(modules) has name, artifact (the path it was tried from), args and version as in redis_modules.
     """
     if trial.error:
         return [startup_fault(trial, modules)]
-    found: List[str] = []
+    found: list[str] = []
     loaded = {module.name: module for module in trial.modules}
     strangers = sorted(
         name for name, module in loaded.items() if not module.built_in and name not in {m["name"] for m in modules}
@@ -201,7 +201,7 @@ def faults(trial: Trial, modules: Sequence[Dict[str, Any]]) -> List[str]:
     return found
 
 
-def startup_fault(trial: Trial, modules: Sequence[Dict[str, Any]]) -> str:
+def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
     """Return one sentence on why a server did not start, with the module's own words where its log has them.
 
     Modules are loaded in the given order, so the first one that is not logged as loaded is the one that failed.
@@ -211,7 +211,8 @@ def startup_fault(trial: Trial, modules: Sequence[Dict[str, Any]]) -> str:
         if any("loaded from" in line for line in about):
             continue
         own = [line for line in trial.log if f"<{module['name']}>" in line]
-        words = [message_of(line) for line in crash_lines(trial.log)[:1] + own[-2:] + about[:1]]
+        crash = crash_lines(trial.log)[:1] if about else []
+        words = [message_of(line) for line in crash + own[-2:] + about[:1]]
         if not words and trial.error == NOT_READY:
             words = ["its OnLoad does not return"]
         if words:
@@ -220,7 +221,7 @@ def startup_fault(trial: Trial, modules: Sequence[Dict[str, Any]]) -> str:
     return f"a server with this configuration does not start ({trial.error}): {last}"
 
 
-def crash_lines(lines: Sequence[str]) -> List[str]:
+def crash_lines(lines: Sequence[str]) -> list[str]:
     """Return the lines of a crash report that name the signal and the address."""
     return [line for line in lines if re.search(r"crashed by signal|Accessing address|ASSERTION FAILED", line)]
 

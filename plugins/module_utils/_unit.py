@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from typing import List, Sequence
+from typing import Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host
 
@@ -27,7 +27,7 @@ def completed(dropin: str, unit: str, directives: Sequence[_conf.Directive]) -> 
     )
 
 
-def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> List[str]:
+def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
     """Return what systemd finds wrong with the drop-in beside the unit's own file; empty where it is fine.
 
     I(fragment) is the path of the packaged unit file. Raises OSError.
@@ -48,6 +48,6 @@ def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> List[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def telling_lines(output: str, path: str) -> List[str]:
+def telling_lines(output: str, path: str) -> list[str]:
     """Return the lines of systemd-analyze verify that are about the drop-in: it also tells of other units."""
     return [line.replace(path, "drop-in") for line in output.splitlines() if path in line]

@@ -11,8 +11,8 @@ module: redis_header
 short_description: Provide the redismodule.h that fits the server of a host
 version_added: 0.1.0
 description:
-  - Takes the header out of the distribution's source package of the very version that is installed, as no binary package
-    ships it; or takes one that is given.
+  - Takes the header out of the distribution's source package of the very version that is installed, as no binary
+    package ships it; or takes one that is given.
   - What was fetched once is kept, by version.
 author:
   - edgeops contributors (@edgeops)
@@ -69,6 +69,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _header, _host, _release
 
 
@@ -113,9 +114,7 @@ def main() -> None:
     if not version:
         if module.check_mode:
             module.exit_json(changed=True, path="", sha256="", version="")
-        module.fail_json(
-            msg=f"there is no redis-server at {params['binary']}, so no header fits; install Redis first (role redis_server)"
-        )
+        module.fail_json(msg=f"there is no redis-server at {params['binary']}, so no header fits; install Redis first")
     folder = os.path.join(params["cache"], "given-" + params["sha256"][:16] if params["src"] else version)
     path = os.path.join(folder, _header.HEADER)
     found = _host.file_state(path)

@@ -11,8 +11,8 @@ module: redis_module_artifact
 short_description: Have a module's artifact on a host, built from sources or taken as it is
 version_added: 0.1.0
 description:
-  - From one entry of C(redis_modules), leaves the module's .so and a C(manifest.json) in a cache on the host and returns
-    where. Nothing outside the cache is touched.
+  - From one entry of C(redis_modules), leaves the module's .so and a C(manifest.json) in a cache on the host and
+    returns where. Nothing outside the cache is touched.
   - It is built again only when an input changes, judged by digest - any source or header, a flag, the compiler, the C
     library, the server's header - and never by time stamps. The same inputs give the same bytes.
   - Sources and artifacts with a relative path are looked for beside the inventory, in the playbook's folder and in the
@@ -58,7 +58,7 @@ options:
     elements: str
     default: []
   make_target:
-    description: A target of the module's own Makefile in O(src). Its redismodule.h is found by the environment's C(CPATH).
+    description: A target of the module's own Makefile in O(src), run with redismodule.h in reach of C(CPATH).
     type: str
   make_output:
     description: The .so that O(make_target) leaves, relative to O(src).
@@ -190,10 +190,11 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.urls import open_url
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _build,
     _declaration,
@@ -211,13 +212,13 @@ class Artifact:
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
-        self.params: Dict[str, Any] = module.params
+        self.params: dict[str, Any] = module.params
         self.name: str = module.params["name"]
-        self.source: Dict[str, Any] = module.params["_source"] or {}
+        self.source: dict[str, Any] = module.params["_source"] or {}
         self.origin = "artifact" if self.params["artifact"] else "make" if self.params["make_target"] else "src"
         self.header: str = self.params["header"] or ""
 
-    def inputs(self) -> Dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """Return all that the artifact depends on."""
         if self.origin == "artifact":
             return {"sha256": self.params["sha256"]}
@@ -238,7 +239,7 @@ class Artifact:
         _code, out, _err = self.module.run_command([self.params["cc"], "--version"])
         return out.splitlines()[0] if out else ""
 
-    def platform(self) -> Dict[str, str]:
+    def platform(self) -> dict[str, str]:
         """Return architecture and C library of this host."""
         facts = _host.facts_of_platform()
         return {"architecture": facts["architecture"], "libc": facts["libc"]}
@@ -247,17 +248,17 @@ class Artifact:
         """Return the folder of this artifact in the cache."""
         return os.path.join(self.params["cache"], "artifacts", self.name, inputs[: _release.SHORT])
 
-    def cached(self, folder: str) -> Dict[str, Any]:
+    def cached(self, folder: str) -> dict[str, Any]:
         """Return the manifest of a whole artifact in the cache; empty where there is none, or it was tampered with."""
         try:
             with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
-                manifest: Dict[str, Any] = json.load(stream)
+                manifest: dict[str, Any] = json.load(stream)
             whole = _host.sha256_of(os.path.join(folder, self.name + ".so")) == manifest["sha256"]
         except (OSError, ValueError, KeyError):
             return {}
         return manifest if whole else {}
 
-    def build(self) -> Tuple[str, List[List[str]], List[str]]:
+    def build(self) -> tuple[str, list[list[str]], list[str]]:
         """Compile; return the path of the .so, the commands and what they said. Raises BuildError and OSError."""
         if not self.compiler():
             raise _build.BuildError(
@@ -275,7 +276,7 @@ class Artifact:
             sources = self.params["sources"] or _build.default_sources(self.source["files"])
             header_dir = os.path.dirname(self.header)
             commands = _build.compile_commands(self.params, sources, self.params["cc"], header_dir, folder, output)
-        said: List[str] = []
+        said: list[str] = []
         for command in commands:
             said += self.run(command, folder)
         built = os.path.join(folder, output)
@@ -283,7 +284,7 @@ class Artifact:
             raise _build.BuildError(f"{' '.join(commands[-1])} ended well, but left no {output}; correct make_output")
         return built, commands, said
 
-    def run(self, command: List[str], folder: str) -> List[str]:
+    def run(self, command: list[str], folder: str) -> list[str]:
         """Run one command of the build and return the lines it said. Raises BuildError with the compiler's lines."""
         environment = _build.build_environment(os.path.dirname(self.header))
         code, out, err = self.module.run_command(command, cwd=folder, environ_update=environment)
@@ -308,13 +309,14 @@ class Artifact:
         digest = _host.sha256_of(path)
         if digest != self.params["sha256"]:
             raise _build.BuildError(
-                f"{self.params['artifact']} has the digest {digest}, declared is {self.params['sha256']}; correct the one that is wrong"
+                f"{self.params['artifact']} has the digest {digest}, declared is {self.params['sha256']}; "
+                "correct the one that is wrong"
             )
         return path
 
     def store(
-        self, path: str, folder: str, inputs: str, facts: Dict[str, Any], commands: List[List[str]]
-    ) -> Dict[str, Any]:
+        self, path: str, folder: str, inputs: str, facts: dict[str, Any], commands: list[list[str]]
+    ) -> dict[str, Any]:
         """Put the artifact and its manifest into the cache; the manifest last, as it says that both are whole."""
         inspection = _elf.inspect(path)
         platform = self.platform()
@@ -392,8 +394,8 @@ def main() -> None:
         module.exit_json(changed=True, path="", sha256="", needs=artifact.is_needed())
     if _elf.ELFTOOLS_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("pyelftools"), exception=_elf.ELFTOOLS_IMPORT_ERROR)
-    commands: List[List[str]] = []
-    said: List[str] = []
+    commands: list[list[str]] = []
+    said: list[str] = []
     try:
         if artifact.origin == "artifact":
             built = artifact.fetch()

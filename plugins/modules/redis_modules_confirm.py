@@ -18,7 +18,7 @@ author:
   - edgeops contributors (@edgeops)
 options:
   modules:
-    description: The modules, as in C(redis_modules); an entry needs its name and path, the rest is compared where it is given.
+    description: The modules, as in C(redis_modules). The name and path are needed, the rest is compared where it is given.
     type: list
     elements: dict
     required: true
@@ -125,8 +125,8 @@ verdicts:
       type: str
     verdict:
       description:
-        - V(loaded) or V(absent) where all is as wanted, else V(restart-pending) (the file is newer than the live image),
-          V(drifted), V(missing), V(broken) (the server does not answer) or V(undeclared).
+        - V(loaded) or V(absent) where all is as wanted, else V(restart-pending) (the file is newer than the live
+          image), V(drifted), V(missing), V(broken) (the server does not answer) or V(undeclared).
       type: str
     differences:
       description: What was found, a sentence each.
@@ -151,13 +151,14 @@ log:
   elements: str
 """
 
-from typing import Any, Dict, List
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan
 
 
-def wanted_modules(params: Dict[str, Any]) -> List[_plan.Wanted]:
+def wanted_modules(params: dict[str, Any]) -> list[_plan.Wanted]:
     """Return what is declared, from the module's arguments."""
     return [
         _plan.Wanted(
@@ -175,7 +176,7 @@ def wanted_modules(params: Dict[str, Any]) -> List[_plan.Wanted]:
     ]
 
 
-def strangers(seen: _observe.Running, wanted: List[_plan.Wanted]) -> List[_plan.Verdict]:
+def strangers(seen: _observe.Running, wanted: list[_plan.Wanted]) -> list[_plan.Verdict]:
     """Return a verdict on each module that nobody declared."""
     return [
         _plan.Verdict(m.name, _plan.UNDECLARED, ["it runs, but nobody declared it"], m.version, m.path or "", "", "")
@@ -214,7 +215,7 @@ def main() -> None:
     if _client.REDIS_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("redis"), exception=_client.REDIS_IMPORT_ERROR)
     wanted = wanted_modules(module.params)
-    result: Dict[str, Any] = {"changed": False, "error": "", "server_version": ""}
+    result: dict[str, Any] = {"changed": False, "error": "", "server_version": ""}
     try:
         client = _client.connect(module.params)
         seen = _observe.running(client, module.params)

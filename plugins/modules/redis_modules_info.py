@@ -127,7 +127,7 @@ server:
       type: int
       sample: 871304
     rss_bytes:
-      description: Memory that the process holds; far above RV(server.used_memory_bytes) where a module allocates by itself.
+      description: Memory that the process holds; a module that allocates by itself shows here alone.
       type: int
       sample: 9420800
 modules:
@@ -179,13 +179,14 @@ modules:
       type: bool
 """
 
-from typing import Any, Dict, List
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan
 
 
-def describe(seen: _observe.Running, paths: Dict[str, str]) -> List[Dict[str, Any]]:
+def describe(seen: _observe.Running, paths: dict[str, str]) -> list[dict[str, Any]]:
     """Return the C(modules) of the result."""
     where = {m.name: m.path or str(paths.get(m.name, "")) for m in seen.modules}
     images = _host.live_images(seen.pid, [path for path in where.values() if path]) if seen.pid else {}
@@ -212,7 +213,7 @@ def describe(seen: _observe.Running, paths: Dict[str, str]) -> List[Dict[str, An
     return described
 
 
-def number(info: Dict[str, str], field: str) -> int:
+def number(info: dict[str, str], field: str) -> int:
     """Return a field of INFO as a number; 0 where it is not there."""
     return int(info.get(field) or 0)
 
@@ -230,13 +231,13 @@ def main() -> None:
     )
     host = {**_host.facts_of_platform(), "systemd": _host.systemd_version(module.run_command)}
     unit = _host.unit_state(module.run_command, module.params["unit"])
-    server: Dict[str, Any] = {
+    server: dict[str, Any] = {
         "installed_version": _host.server_version(module.run_command, module.params["binary"]),
         "service": "not-found" if unit.get("LoadState") == "not-found" else unit.get("ActiveState", "unknown"),
         "running": False,
         "error": "",
     }
-    modules: List[Dict[str, Any]] = []
+    modules: list[dict[str, Any]] = []
     if _client.REDIS_IMPORT_ERROR:
         if server["installed_version"]:
             module.warn(missing_required_lib("redis"))

@@ -92,12 +92,11 @@ releases:
 
 import os
 import stat
-from typing import Any, Dict, List
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _release
 
-FOLDER_MODE = 0o755
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _release
 
 
 class Placer:
@@ -106,9 +105,9 @@ class Placer:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.folder: str = module.params["folder"]
-        self.done: List[str] = []
-        self.before: List[str] = []
-        self.after: List[str] = []
+        self.done: list[str] = []
+        self.before: list[str] = []
+        self.after: list[str] = []
         try:
             self.uid, self.gid = _release.owner_ids(module.params["owner"], module.params["group"])
         except KeyError as error:
@@ -127,15 +126,15 @@ class Placer:
 
     def ensure_folder(self) -> None:
         """Make the folder, root's own, or mend its owner and mode."""
-        wanted = f"{self.folder} root:{self.module.params['group']} {FOLDER_MODE:04o}\n"
+        wanted = f"{self.folder} root:{self.module.params['group']} {_release.FOLDER_MODE:04o}\n"
         try:
             found = os.stat(self.folder)
         except FileNotFoundError:
             self.note(f"made the folder {self.folder}", f"{self.folder} absent\n", wanted)
             if not self.module.check_mode:
-                os.makedirs(self.folder, mode=FOLDER_MODE)
+                _release.make_folders(self.folder)
         else:
-            if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, self.gid, FOLDER_MODE):
+            if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, self.gid, _release.FOLDER_MODE):
                 return
             have = (
                 f"{_host.owner_name(found.st_uid)}:{_host.group_name(found.st_gid)} {stat.S_IMODE(found.st_mode):04o}"
@@ -143,9 +142,9 @@ class Placer:
             self.note(f"mended the folder {self.folder}, which was {have}", f"{self.folder} {have}\n", wanted)
         if not self.module.check_mode:
             os.chown(self.folder, 0, self.gid)
-            os.chmod(self.folder, FOLDER_MODE)
+            os.chmod(self.folder, _release.FOLDER_MODE)
 
-    def place(self, entry: Dict[str, Any]) -> None:
+    def place(self, entry: dict[str, Any]) -> None:
         """Place one module."""
         path, artifact = entry["path"], entry["artifact"] or entry["path"]
         found = _host.file_state(path)
@@ -189,7 +188,7 @@ class Placer:
         _release.replace(artifact, path, self.uid, self.gid, self.mode)
         self.prune(entry)
 
-    def take_away(self, entry: Dict[str, Any]) -> None:
+    def take_away(self, entry: dict[str, Any]) -> None:
         """Take one module's file away; it stays kept as a release."""
         found = _host.file_state(entry["path"])
         if found is None:
@@ -203,23 +202,23 @@ class Placer:
             _release.sync_folder(self.folder)
             self.prune(entry)
 
-    def prune(self, entry: Dict[str, Any]) -> None:
+    def prune(self, entry: dict[str, Any]) -> None:
         """Drop the releases beyond the number to keep."""
         for path in _release.surplus(self.folder, entry["name"], self.module.params["keep"]):
             os.unlink(path)
 
-    def fail(self, entry: Dict[str, Any], why: str) -> None:
+    def fail(self, entry: dict[str, Any], why: str) -> None:
         """End with a sentence that names the module."""
         self.module.fail_json(msg=f"module {entry['name']}: {why}", placed=self.done)
 
-    def releases(self) -> Dict[str, List[str]]:
+    def releases(self) -> dict[str, list[str]]:
         """Return the kept releases by module."""
         return {
             entry["name"]: _release.surplus(self.folder, entry["name"], 0) for entry in self.module.params["modules"]
         }
 
 
-def line(path: str, state: "_host.FileState | None") -> str:
+def line(path: str, state: _host.FileState | None) -> str:
     """Return one line of a diff for a file."""
     if state is None:
         return f"{path} absent\n"

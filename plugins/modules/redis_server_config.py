@@ -43,8 +43,8 @@ options:
     default: "0640"
   dropin:
     description:
-      - The text of the drop-in. A line is added to it by which each start leaves a digest in C(/run), over all that only a
-        start can change. So it can be seen what a running server was started with.
+      - The text of the drop-in. A line is added to it by which each start leaves a digest in C(/run), over all that only
+        a start can change. So it can be seen what a running server was started with.
     type: str
     required: true
   dropin_path:
@@ -83,16 +83,16 @@ backup:
 
 import os
 import tempfile
-from typing import Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _plan, _release, _unit
 
 MARK = "edgeops.redis_modules"
 BACKUP_SUFFIX = ".before-edgeops"
 
 
-def read(path: str) -> Optional[str]:
+def read(path: str) -> str | None:
     """Return the text of a file; None where there is none."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as stream:
@@ -113,7 +113,15 @@ def write(path: str, text: str, uid: int, gid: int, mode: int) -> None:
         os.unlink(temporary)
 
 
-def same_conf(found: Optional[str], wanted: str) -> bool:
+def shown(text: str) -> str:
+    """Return a redis.conf for the diff.
+
+    The first line keeps one that holds no secret from being hidden whole, as equal to a hidden argument.
+    """
+    return f"# without its comments and secrets\n{_conf.masked(text)}" if text else ""
+
+
+def same_conf(found: str | None, wanted: str) -> bool:
     """Whether two redis.conf say the same."""
     if found is None:
         return False
@@ -123,7 +131,7 @@ def same_conf(found: Optional[str], wanted: str) -> bool:
         return False
 
 
-def moved_data(found: Optional[str], wanted: str) -> str:
+def moved_data(found: str | None, wanted: str) -> str:
     """Return why the server would start without its data; empty where it would not, or nothing can be said."""
     try:
         return _plan.moved_data(_conf.parse(found or ""), _conf.parse(wanted), os.path.exists) if found else ""
@@ -161,7 +169,7 @@ def main() -> None:
         dropin = _unit.completed(params["dropin"], params["unit"], _conf.parse(params["conf"]))
     except _conf.ConfError as error:
         module.fail_json(msg=f"redis.conf: {error}; {conf_path} is as before")
-    before: Dict[str, Optional[str]] = {conf_path: read(conf_path), dropin_path: read(dropin_path)}
+    before: dict[str, str | None] = {conf_path: read(conf_path), dropin_path: read(dropin_path)}
     unit = _host.unit_state(module.run_command, params["unit"])
     if unit.get("LoadState") == "not-found" and not module.check_mode:
         module.fail_json(msg=f"there is no unit {params['unit']} on this host; install Redis first (role redis_server)")
@@ -173,7 +181,7 @@ def main() -> None:
     moved = moved_data(before[conf_path], params["conf"])
     if moved:
         module.fail_json(msg=f"{moved}. {conf_path} is as before")
-    written: List[str] = []
+    written: list[str] = []
     if not same_conf(before[conf_path], params["conf"]) or not right_access(
         conf_path, params["owner"], params["group"], mode
     ):
@@ -187,8 +195,8 @@ def main() -> None:
             {
                 "before_header": path,
                 "after_header": path,
-                "before": _conf.masked(before[path] or "") if path == conf_path else before[path] or "",
-                "after": _conf.masked(params["conf"]) if path == conf_path else dropin,
+                "before": shown(before[path] or "") if path == conf_path else before[path] or "",
+                "after": shown(params["conf"]) if path == conf_path else dropin,
             }
             for path in written
         ],

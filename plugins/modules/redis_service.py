@@ -112,9 +112,10 @@ set:
 
 import os
 import time
-from typing import Any, Dict, List, NoReturn, Sequence, Tuple
+from typing import Any, NoReturn, Sequence
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _client,
     _conf,
@@ -132,7 +133,7 @@ class Service:
 
     def __init__(self, module: AnsibleModule, directives: Sequence[_conf.Directive]) -> None:
         self.module = module
-        self.params: Dict[str, Any] = module.params
+        self.params: dict[str, Any] = module.params
         self.directives = directives
         self.unit: str = module.params["unit"]
 
@@ -163,11 +164,11 @@ class Service:
             self.module.fail_json(msg="\n".join(lines + tried.log))
         return tried
 
-    def wanted(self) -> List[_plan.Wanted]:
+    def wanted(self) -> list[_plan.Wanted]:
         """Return the modules to compare what runs with; owner and mode of the files are not this module's business."""
         return [_plan.Wanted(m["name"], "present", m["path"], m["args"], None) for m in self.params["modules"]]
 
-    def decide(self, pid: int) -> Tuple[List[str], List[_plan.SettingChange]]:
+    def decide(self, pid: int) -> tuple[list[str], list[_plan.SettingChange]]:
         """Return why the unit has to be restarted, and what is to be set at run time where it has not."""
         digest = _conf.start_digest(self.directives, self.params["dropin"])
         # Before anything else: what does not start here must not be restarted.
@@ -201,7 +202,7 @@ class Service:
             client.close()
         return reasons, changes
 
-    def replaced_files(self, seen: _observe.Running) -> List[str]:
+    def replaced_files(self, seen: _observe.Running) -> list[str]:
         """Return which modules would be replaced by another file, in check mode, where they are not placed yet."""
         images = _host.live_images(seen.pid, [m["path"] for m in self.params["modules"]])
         return [
@@ -210,7 +211,7 @@ class Service:
             if m["artifact"] and m["path"] in images and images[m["path"]].sha256 != _host.sha256_of(m["artifact"])
         ]
 
-    def set(self, changes: Sequence[_plan.SettingChange]) -> Tuple[List[str], List[str]]:
+    def set(self, changes: Sequence[_plan.SettingChange]) -> tuple[list[str], list[str]]:
         """Set what can be set at run time; return the names that were set, and why the rest needs a restart."""
         names, reasons = [], []
         if self.module.check_mode:
@@ -243,7 +244,7 @@ class Service:
             f"the first AOF was not written within {self.params['start_timeout']} seconds; the server was not restarted"
         )
 
-    def systemctl(self, *words: str) -> Tuple[int, str]:
+    def systemctl(self, *words: str) -> tuple[int, str]:
         """Run systemctl on the unit; return its exit status and what it said."""
         code, out, err = self.module.run_command(["systemctl", *words, self.unit])
         return code, (err or out).strip()

@@ -113,13 +113,14 @@ log:
 """
 
 import os
-from typing import Any, Dict, List
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _elf, _host, _trial
 
 
-def version_faults(version: str, minimum: str, modules: List[Dict[str, Any]]) -> List[str]:
+def version_faults(version: str, minimum: str, modules: list[dict[str, Any]]) -> list[str]:
     """Return what this version of Redis is too old for."""
     have = _host.version_tuple(version)
     if have < _host.version_tuple(minimum):
@@ -131,7 +132,7 @@ def version_faults(version: str, minimum: str, modules: List[Dict[str, Any]]) ->
     ]
 
 
-def file_faults(modules: List[Dict[str, Any]]) -> List[str]:
+def file_faults(modules: list[dict[str, Any]]) -> list[str]:
     """Return what is wrong with the artifacts as files, without running them."""
     platform = _host.facts_of_platform()
     faults = []

@@ -154,8 +154,12 @@ def test_no_secret_comes_to_light(lab: Lab, fleet: list[Host]) -> None:
         # A failure tells much: the server's log, the module's arguments.
         outputs.append(lab.ansible(fleet, [probe(args=["refuse"])], "-vvv", "--diff", **variables))
         outputs.append(lab.ansible(fleet, [probe()], "-vvv", playbook="verify", **variables).good())
+        # Redis itself repeats a line that it can't read.
+        unreadable = {**variables, "redis_server_extra_directives": {"masterauth": f"{another} {another}"}}
+        outputs.append(lab.ansible(fleet[1:2], [probe()], "-vvv", **unreadable))
         seen = first + second
     assert outputs[3].code != 0
+    assert outputs[5].code != 0
     assert not seen
     for host in fleet:
         assert host.config("masterauth", login=("-a", secret)) == another  # it was really there to be seen

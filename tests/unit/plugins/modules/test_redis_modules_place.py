@@ -52,13 +52,13 @@ def place(tmp_path: Path, run_module: Callable[..., Dict[str, Any]]) -> Place:
 
 
 def test_the_first_run_places_and_the_second_does_nothing(place: Place) -> None:
-    first = place(place.entry())
-    assert first["changed"]
+    entry = place.entry()
+    assert place(entry)["changed"]
     assert place.path.read_bytes() == b"one"
     assert stat.S_IMODE(place.path.stat().st_mode) == 0o555
     assert stat.S_IMODE(place.folder.stat().st_mode) == 0o755
     before = place.tree()
-    second = place(place.entry())
+    second = place(entry)
     assert (second["changed"], second["placed"]) == (False, [])
     assert second["diff"] == {"before": "", "after": ""}
     assert place.tree() == before

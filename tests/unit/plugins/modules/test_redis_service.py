@@ -1,0 +1,205 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server is set at run time where it can be, restarted only where it must be, and never made worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import pytest
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _trial
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._plan import SettingChange
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._trial import Trial
+from ansible_collections.edgeops.redis_modules.plugins.modules import redis_service
+
+DROPIN = "[Service]\n"
+
+
+class Host:
+    """A host whose server runs exactly as wanted, until a test changes something."""
+
+    def __init__(self, root: Path, run: Callable[..., Dict[str, Any]], server: Any, commands: Any) -> None:
+        self.server, self.commands, self._run = server, commands, run
+        self.path = root / "a.so"
+        self.path.write_bytes(b"one")
+        self.binary = root / "redis-server"
+        self.binary.write_text("")
+        self.conf = f"dir {root}\nloadmodule {self.path} x\nmaxmemory 100\n"
+        self.started_with = _conf.start_digest(_conf.parse(self.conf), DROPIN)
+        self.tried = Trial("", [], {"maxmemory": "100", "databases": "16"}, [])
+        self.images: Dict[str, Any] = {}
+        server.modules = [LoadedModule("a", 1, str(self.path), ("x",)), LoadedModule("vectorset", 1, "", ())]
+        server.settings = {"maxmemory": "100", "databases": "16"}
+        self.unit()
+
+    def unit(self, pid: int = 4242, active: str = "active", enabled: str = "enabled", load: str = "loaded") -> None:
+        self.commands.answer("systemctl", "show", out=f"LoadState={load}\nActiveState={active}\nMainPID={pid}\nUnitFileState={enabled}\n")
+
+    def __call__(self, check: bool = False, **args: Any) -> Dict[str, Any]:
+        module = {"name": "a", "path": str(self.path), "args": ["x"], **args.pop("module", {})}
+        given = {"conf": self.conf, "dropin": DROPIN, "modules": [module], "binary": str(self.binary), "logfile": "/nowhere", "start_timeout": 1, **args}
+        return self._run(redis_service.main, given, check)
+
+    def acted(self) -> List[str]:
+        """Return what was asked of systemd besides questions."""
+        return [command[1] for command in self.commands.with_start("systemctl") if command[1] != "show"]
+
+
+@pytest.fixture()
+def host(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], server: Any, commands: Any, monkeypatch: pytest.MonkeyPatch) -> Host:
+    made = Host(tmp_path, run_module, server, commands)
+    monkeypatch.setattr(_trial, "run", lambda binary, user, directives: made.tried)
+    monkeypatch.setattr(_host, "started_with", lambda unit: made.started_with)
+    monkeypatch.setattr(_host, "live_images", lambda pid, paths: made.images)
+    monkeypatch.setattr(redis_service, "POLL_SECONDS", 0.01)
+    commands.answer("journalctl", out="a line of the journal\n")
+    return made
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_nothing_is_done_where_all_is_as_wanted(host: Host, check: bool) -> None:
+    result = host(check)
+    assert (result["changed"], result["restarted"], result["reasons"], result["set"]) == (False, False, [], [])
+    assert host.acted() == []
+    assert host.server.was_set == {}
+
+
+def test_a_setting_is_set_without_a_restart(host: Host) -> None:
+    host.server.settings["maxmemory"] = "50"
+    said = host(check=True)
+    assert (said["changed"], said["restarted"], said["set"]) == (True, False, ["maxmemory"])
+    assert host.server.was_set == {}
+    done = host()
+    assert (done["changed"], done["restarted"], done["set"]) == (True, False, ["maxmemory"])
+    assert host.server.was_set == {"maxmemory": "100"}
+    assert host.acted() == []
+    assert not host()["changed"]
+
+
+def test_a_setting_that_the_server_refuses_needs_a_restart(host: Host) -> None:
+    host.server.settings["databases"] = "8"
+    host.server.refuses["databases"] = "ERR CONFIG SET failed - can't set immutable config"
+    said = host(check=True)
+    assert (said["restarted"], said["reasons"]) == (True, ["databases can only change at a start"])
+    assert host.acted() == []
+    done = host()
+    assert done["restarted"]
+    assert done["reasons"] == ["databases can only change at a start (ERR CONFIG SET failed - can't set immutable config)"]
+    assert host.acted() == ["daemon-reload", "reset-failed", "restart"]
+
+
+def test_no_value_and_no_new_name_of_config_is_in_a_refusal() -> None:
+    change = SettingChange("requirepass", "", "topsecret")
+    assert redis_service.refusal("hidden SET at 127.0.0.1:6379: ERR bad 'topsecret'", change) == "ERR bad '...'"
+
+
+@pytest.mark.parametrize(
+    ("disturb", "reason"),
+    [
+        (lambda host: setattr(host, "started_with", ""), "it was started with another drop-in"),
+        (lambda host: setattr(host, "started_with", "x"), "it was started with another drop-in"),
+        (lambda host: setattr(host.server, "modules", []), "module a: MODULE LIST does not report it"),
+        (lambda host: host.server.modules.append(LoadedModule("b", 1, "/b.so", ())), "module b is loaded but no longer configured"),
+        (lambda host: host.images.update({str(host.path): _host.LiveImage(str(host.path), 1, True, "old")}), "module a: the running server still has an older file"),
+        (lambda host: setattr(host.server, "down", "127.0.0.1:6379: refused") or host.unit(pid=0), "the server does not run"),
+    ],
+)
+def test_what_needs_a_restart(host: Host, disturb: Any, reason: str, commands: Any) -> None:
+    disturb(host)
+    said = host(check=True)
+    assert reason in said["reasons"][0]
+    assert host.acted() == []
+    commands.answer("systemctl", "restart", do=lambda *_, **__: setattr(host.server, "down", ""))
+    done = host()
+    assert (done["changed"], done["restarted"], done["reasons"]) == (True, True, said["reasons"])
+    assert host.acted() == ["daemon-reload", "reset-failed", "restart"]
+
+
+def test_check_mode_sees_a_module_that_would_be_replaced(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "new.so").write_bytes(b"two")
+    host.images[str(host.path)] = _host.LiveImage(str(host.path), 1, False, _host.sha256_of(str(host.path)))
+    said = host(check=True, module={"artifact": str(tmp_path / "new.so")})
+    assert said["reasons"] == ["module a: another file would be placed"]
+
+
+def test_what_does_not_start_in_a_trial_is_not_restarted(host: Host) -> None:
+    host.started_with = "another"
+    host.tried = Trial("exit status 1", [], {}, [f"# Module {host.path} initialization failed. Module not loaded"])
+    failed = host()
+    assert failed["failed"]
+    assert failed["msg"].startswith("module a: a server with it does not start (exit status 1)")
+    assert "the running server was left as it is" in failed["msg"]
+    assert host.acted() == []
+
+
+def test_a_server_that_does_not_come_back_is_told_with_its_own_lines(host: Host, commands: Any) -> None:
+    host.started_with = "another"
+    commands.answer("systemctl", "restart", code=1, err="Job for redis-server.service failed.\nSee status.")
+    failed = host()
+    assert failed["msg"].splitlines() == ["the server does not start: Job for redis-server.service failed.", "its last log lines:", "a line of the journal"]
+
+
+def test_a_server_that_ends_while_it_starts(host: Host, commands: Any) -> None:
+    host.started_with = "another"
+    commands.answer("systemctl", "restart", do=lambda *_, **__: (host.unit(pid=0, active="failed"), setattr(host.server, "down", "refused")))
+    assert host()["msg"].startswith("the server ended while it was starting")
+
+
+def test_a_server_is_ready_when_its_data_is_loaded_and_not_before(host: Host, commands: Any) -> None:
+    host.started_with = "another"
+    commands.answer("systemctl", "restart", do=lambda *_, **__: host.server.info.update(loading="1"))
+    failed = host()
+    assert failed["failed"]
+    assert "the server was not ready 1 seconds after its start: it is still loading its data" in failed["msg"]
+
+
+def test_a_start_that_would_come_up_empty_is_refused(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"data")
+    host.conf += "appendonly yes\n"
+    host.unit(pid=0)
+    for check in (True, False):
+        failed = host(check)
+        assert failed["failed"]
+        assert "come up empty" in failed["msg"]
+    assert host.acted() == []
+
+
+def test_the_unit_is_enabled_where_it_is_not(host: Host) -> None:
+    host.unit(enabled="disabled")
+    said = host(check=True)
+    assert said["changed"]
+    assert host.acted() == []
+    assert host()["changed"]
+    assert host.acted() == ["enable"]
+    assert not host(enabled=False)["changed"]
+
+
+def test_a_host_without_redis(host: Host, commands: Any) -> None:
+    host.unit(load="not-found", pid=0, enabled="")
+    failed = host()
+    assert failed["failed"]
+    assert "install Redis first" in failed["msg"]
+    said = host(check=True, binary="/nowhere/redis-server")
+    assert (said["changed"], said["restarted"]) == (True, True)
+
+
+def test_without_redis_py(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_client, "REDIS_IMPORT_ERROR", "Traceback")
+    assert "Python library (redis)" in host()["msg"]
+    assert "redis-py is not installed yet" in host(check=True)["skipped_reason"]
+
+
+def test_a_configuration_that_can_not_be_read(host: Host) -> None:
+    host.conf = 'requirepass "secret\n'
+    failed = host()
+    assert failed["msg"] == "redis.conf: line 1: a double quote is not closed"
+
+
+def test_the_passwords_are_in_no_output(host: Host) -> None:
+    host.server.settings["requirepass"] = "oldsecret"
+    host.tried = host.tried._replace(settings={"requirepass": "newsecret"})
+    host.server.refuses["requirepass"] = "ERR bad argument 'newsecret'"
+    assert "secret" not in str(host(login_password="newsecret"))
