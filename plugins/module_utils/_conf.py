@@ -98,12 +98,15 @@ def split(line: str) -> list[str]:
         current: list[str] = []
         while position < end and line[position] not in _ENDS:
             char = line[position]
+            # A closing quote ends the word.
             if char == '"':
                 text, position = _double_quoted(line, position + 1)
                 current.append(text)
+                break
             elif char == "'":
                 text, position = _single_quoted(line, position + 1)
                 current.append(text)
+                break
             else:
                 current.append(char)
                 position += 1

@@ -206,19 +206,27 @@ def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
 
     Modules are loaded in the given order, so the first one that is not logged as loaded is the one that failed.
     """
+    unloaded = []
     for module in modules:
         about = [line for line in trial.log if module["artifact"] in line]
         if any("loaded from" in line for line in about):
             continue
+        unloaded.append(module)
         own = [line for line in trial.log if f"<{module['name']}>" in line]
         crash = crash_lines(trial.log)[:1] if about else []
         words = [message_of(line) for line in crash + own[-2:] + about[:1]]
-        if not words and trial.error == NOT_READY:
-            words = ["its OnLoad does not return"]
         if words:
-            return f"module {module['name']}: a server with it does not start ({trial.error}): {'; '.join(words)}"
+            return _blame(module, trial, "; ".join(words))
+    if unloaded and trial.error == NOT_READY:
+        return _blame(unloaded[0], trial, "its OnLoad does not return")
+    if unloaded and len(unloaded) < len(modules) and crash_lines(trial.log):
+        return _blame(unloaded[0], trial, message_of(crash_lines(trial.log)[0]))
     last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
     return f"a server with this configuration does not start ({trial.error}): {last}"
+
+
+def _blame(module: dict[str, Any], trial: Trial, words: str) -> str:
+    return f"module {module['name']}: a server with it does not start ({trial.error}): {words}"
 
 
 def crash_lines(lines: Sequence[str]) -> list[str]:

@@ -110,6 +110,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    if params["sha256"]:
+        params["sha256"] = params["sha256"].lower()
     version = _host.server_version(module.run_command, params["binary"])
     if not version:
         if module.check_mode:

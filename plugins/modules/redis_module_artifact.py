@@ -189,6 +189,7 @@ compiler_output:
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 from typing import Any
 
@@ -254,7 +255,7 @@ class Artifact:
             with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
                 manifest: dict[str, Any] = json.load(stream)
             whole = _host.sha256_of(os.path.join(folder, self.name + ".so")) == manifest["sha256"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
         return manifest if whole else {}
 
@@ -301,11 +302,7 @@ class Artifact:
 
     def fetch(self) -> str:
         """Return a local path of the given artifact. Raises BuildError and OSError."""
-        if self.params["_upload"]:
-            return str(self.params["_upload"])
-        descriptor, path = tempfile.mkstemp(dir=self.module.tmpdir)
-        with os.fdopen(descriptor, "wb") as stream:
-            shutil.copyfileobj(open_url(self.params["artifact"], timeout=30), stream)
+        path = self.params["_upload"] or self.download()
         digest = _host.sha256_of(path)
         if digest != self.params["sha256"]:
             raise _build.BuildError(
@@ -351,7 +348,7 @@ class Artifact:
         kept_in = os.path.join(self.params["cache"], "artifacts", self.name)
         folders = [os.path.join(kept_in, entry) for entry in os.listdir(kept_in)]
         folders.sort(key=lambda path: os.stat(path).st_mtime_ns)
-        for path in folders[: max(0, len(folders) - self.params["keep"])]:
+        for path in folders[: max(0, len(folders) - max(1, self.params["keep"]))]:
             shutil.rmtree(path)
 
     def is_needed(self) -> str:
@@ -403,7 +400,7 @@ def main() -> None:
             built, commands, said = artifact.build()
         manifest = artifact.store(built, folder, inputs, facts, commands)
         artifact.prune()
-    except (_build.BuildError, OSError) as error:
+    except (_build.BuildError, tarfile.TarError, EOFError, OSError) as error:
         module.fail_json(msg=f"module {artifact.name}: {error}")
     if said:
         module.warn(f"module {artifact.name}: the compiler said:\n" + "\n".join(said))

@@ -152,7 +152,7 @@ class Placer:
             if self.module.check_mode:
                 self.note(
                     f"module {entry['name']}: would be placed at {path} once it is built",
-                    f"{path} absent\n",
+                    line(path, found),
                     f"{path}\n",
                 )
                 return

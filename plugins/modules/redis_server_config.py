@@ -113,14 +113,6 @@ def write(path: str, text: str, uid: int, gid: int, mode: int) -> None:
         os.unlink(temporary)
 
 
-def shown(text: str) -> str:
-    """Return a redis.conf for the diff.
-
-    The first line keeps one that holds no secret from being hidden whole, as equal to a hidden argument.
-    """
-    return f"# without its comments and secrets\n{_conf.masked(text)}" if text else ""
-
-
 def same_conf(found: str | None, wanted: str) -> bool:
     """Whether two redis.conf say the same."""
     if found is None:
@@ -195,8 +187,8 @@ def main() -> None:
             {
                 "before_header": path,
                 "after_header": path,
-                "before": shown(before[path] or "") if path == conf_path else before[path] or "",
-                "after": shown(params["conf"]) if path == conf_path else dropin,
+                "before": _conf.masked(before[path] or "") if path == conf_path else before[path] or "",
+                "after": _conf.masked(params["conf"]) if path == conf_path else dropin,
             }
             for path in written
         ],

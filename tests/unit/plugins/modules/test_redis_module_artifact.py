@@ -195,14 +195,24 @@ def test_what_was_built_is_inspected(build: Builder, build_so: Any) -> None:
     assert "what was built can't be loaded here: it does not export RedisModule_OnLoad" in build()["msg"]
 
 
-def test_a_damaged_transfer_is_told_and_not_thrown(build: Builder) -> None:
-    files = _build.source_files(str(build.src))
-    _build.pack(str(build.src), files, str(build.root / "cut.tar.gz"))
-    cut = build.root / "cut.tar.gz"
-    cut.write_bytes(cut.read_bytes()[:-20])
-    failed = build(_archive=str(cut), send=False)
+@pytest.mark.parametrize("left", [0, 10, 60])
+def test_a_damaged_transfer_is_told_and_not_thrown(build: Builder, left: int) -> None:
+    archive = build.root / "cut.tar.gz"
+    _build.pack(str(build.src), ["a.c"], str(archive))
+    archive.write_bytes(archive.read_bytes()[:left])
+    failed = build(_archive=str(archive), send=False)
     assert failed["failed"]
     assert failed["msg"].startswith("module a: ")
+
+
+def test_sources_that_changed_on_their_way_are_not_taken_for_those_that_were_digested(build: Builder) -> None:
+    other = build.root / "other"
+    other.mkdir()
+    (other / "a.c").write_text("int other;")
+    _build.pack(str(other), ["a.c"], str(build.root / "other.tar.gz"))
+    failed = build(_archive=str(build.root / "other.tar.gz"), send=False)
+    assert failed.get("failed")
+    assert build.compiled() == 0
 
 
 class TestMake:

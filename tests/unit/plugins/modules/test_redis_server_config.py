@@ -103,10 +103,6 @@ def test_no_secret_is_in_the_output(host: Host, check: bool, quoting: str) -> No
         assert secret not in output
 
 
-def test_the_diff_of_a_configuration_without_comments_and_secrets_can_be_read(host: Host) -> None:
-    assert host(conf="port 6379\nmaxmemory 100mb\n")["diff"][0]["after"].endswith("\nport 6379\nmaxmemory 100mb\n")
-
-
 def test_a_foreign_configuration_is_kept_once_for_root_only(host: Host) -> None:
     host.before("port 1\n")
     assert host()["backup"] == str(host.backup)

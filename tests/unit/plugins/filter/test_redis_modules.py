@@ -1,0 +1,82 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filters are thin covers: each gives what module_utils decides, and an error that a template shows as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.edgeops.redis_modules.plugins.filter import redis_modules
+
+FILTERS = redis_modules.FilterModule().filters()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: FILTERS["declared_modules"]([{"name": "a"}], "/m"), "module a: give exactly one of src"),
+        (lambda: FILTERS["extra_lines"]({"include": "x"}, []), "redis_server_extra_directives: include can't be"),
+        (lambda: FILTERS["io_threads"]("many", 4, "7.0.15"), "redis_server_io_threads must be auto or a number"),
+        (lambda: FILTERS["on_controller"]("none", ["/nowhere"]), "there is no none on the controller; looked in /nowhere, "),
+    ],
+)
+def test_a_wrong_input_reaches_the_operator_in_words(call: Any, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message.replace("(", r"\(")):
+        call()
+
+
+def test_what_is_right_comes_through() -> None:
+    assert FILTERS["declared_modules"]([{"name": "a", "src": "x"}], "/m")[0]["path"] == "/m/a.so"
+    assert FILTERS["extra_lines"]({"hz": 20}, []) == ["hz 20"]
+    assert FILTERS["io_threads"]("auto", 8, "7.0.15") == 6
+    assert FILTERS["conf_line"]("bind", ["a", "b c"]) == 'bind a "b c"'
+    assert FILTERS["module_lines"](FILTERS["declared_modules"]([{"name": "a", "src": "x"}], "/m")) == ["loadmodule /m/a.so"]
+
+
+def test_only_keys_that_are_there() -> None:
+    assert FILTERS["only_keys"]([{"a": 1, "b": 2}, {"b": 3}], "a", "c") == [{"a": 1}, {}]
+
+
+def test_each_module_gets_the_artifact_of_its_name() -> None:
+    modules = [{"name": "a", "sha256": None}, {"name": "b", "sha256": "declared"}]
+    merged = FILTERS["with_artifacts"](modules, {"a": {"path": "/a.so", "sha256": "1"}, "b": {"path": "", "sha256": ""}})
+    assert merged == [{"name": "a", "artifact": "/a.so", "sha256": "1"}, {"name": "b", "artifact": None, "sha256": "declared"}]
+    assert FILTERS["with_artifacts"](modules, {})[0] == {"name": "a", "artifact": None, "sha256": None}
+    assert "artifact" not in modules[0]
+
+
+def test_the_results_of_a_loop_by_the_name_of_their_module() -> None:
+    results = [{"item": {"name": "a"}, "path": "/a.so", "sha256": "1"}, {"item": {"name": "b"}}]
+    assert FILTERS["artifacts_by_name"](results, "item") == {"a": {"path": "/a.so", "sha256": "1"}, "b": {"path": "", "sha256": ""}}
+
+
+def test_modules_whose_sources_have_no_header(tmp_path: Path) -> None:
+    for name in ("own", "deep/inc", "none"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "own" / "redismodule.h").write_text("")
+    (tmp_path / "deep" / "inc" / "redismodule.h").write_text("")
+    modules = [{"name": name, "src": name} for name in ("own", "deep", "none", "nowhere")]
+    assert FILTERS["without_header"](modules, [str(tmp_path)]) == ["none", "nowhere"]
+
+
+def test_a_file_on_the_controller(tmp_path: Path) -> None:
+    (tmp_path / "x.h").write_text("")
+    assert FILTERS["on_controller"]("x.h", [str(tmp_path)]) == str(tmp_path / "x.h")
+
+
+def test_the_report() -> None:
+    rows = FILTERS["report_rows"]({"a": {"verdicts": []}}, ["a", "b"])
+    assert [row["verdict"] for row in rows] == ["no modules declared", "unreachable"]
+    assert "unreachable" in FILTERS["report_table"](rows)
+
+
+def test_every_filter_is_documented_and_every_document_is_of_a_filter() -> None:
+    folder = Path(redis_modules.__file__).parent
+    documents = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in folder.glob("*.yml")}
+    assert set(documents) == set(FILTERS)
+    assert all(document["DOCUMENTATION"]["name"] == name for name, document in documents.items())
