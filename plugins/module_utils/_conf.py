@@ -103,13 +103,12 @@ def split(line: str) -> list[str]:
                 text, position = _double_quoted(line, position + 1)
                 current.append(text)
                 break
-            elif char == "'":
+            if char == "'":
                 text, position = _single_quoted(line, position + 1)
                 current.append(text)
                 break
-            else:
-                current.append(char)
-                position += 1
+            current.append(char)
+            position += 1
         # An escape gives a byte; several of them may be one character.
         args.append("".join(current).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 

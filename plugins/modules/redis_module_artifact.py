@@ -311,6 +311,13 @@ class Artifact:
             )
         return path
 
+    def download(self) -> str:
+        """Return a local copy of what the URL names. Raises OSError."""
+        descriptor, path = tempfile.mkstemp(dir=self.module.tmpdir)
+        with os.fdopen(descriptor, "wb") as stream:
+            shutil.copyfileobj(open_url(self.params["artifact"], timeout=30), stream)
+        return path
+
     def store(
         self, path: str, folder: str, inputs: str, facts: dict[str, Any], commands: list[list[str]]
     ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ author:
   - edgeops contributors (@edgeops)
 options:
   modules:
-    description: The modules, as in C(redis_modules). The name and path are needed, the rest is compared where it is given.
+    description: The modules, as in C(redis_modules). Name and path are needed, the rest is compared where given.
     type: list
     elements: dict
     required: true

@@ -181,7 +181,7 @@ modules:
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan
 
@@ -239,6 +239,8 @@ def main() -> None:
     }
     modules: list[dict[str, Any]] = []
     if _client.REDIS_IMPORT_ERROR:
+        if server["installed_version"]:
+            module.warn(missing_required_lib("redis"))
         server["error"] = "redis-py is not installed on this host (package python3-redis)"
     else:
         try:

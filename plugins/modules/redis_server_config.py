@@ -43,8 +43,8 @@ options:
     default: "0640"
   dropin:
     description:
-      - The text of the drop-in. A line is added to it by which each start leaves a digest in C(/run), over all that only
-        a start can change. So it can be seen what a running server was started with.
+      - The text of the drop-in. A line is added by which each start leaves a digest in C(/run), over all that only a
+        start can change. So it can be seen what a running server was started with.
     type: str
     required: true
   dropin_path:

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 from ansible.module_utils import basic
+from ansible.module_utils.common import warnings as warnings_of_ansible
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
 from hypothesis import settings
 
@@ -31,7 +32,9 @@ class Commands:
         self.options: List[Dict[str, Any]] = []
         self._answers: List[Tuple[Tuple[str, ...], Any]] = []
 
-    def answer(self, *start: str, code: int = 0, out: str = "", err: str = "", do: Optional[Callable[..., Any]] = None) -> None:
+    def answer(
+        self, *start: str, code: int = 0, out: str = "", err: str = "", do: Optional[Callable[..., Any]] = None
+    ) -> None:
         """From now on, give this answer to commands that start so; I(do) is called with the command first."""
         self._answers.insert(0, (start, (do, (code, out, err))))
 
@@ -71,6 +74,8 @@ def run_module(
         text = json.dumps({"ANSIBLE_MODULE_ARGS": {**args, **own}})
         monkeypatch.setattr(basic, "_ANSIBLE_ARGS", text.encode())
         monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
+        # They are kept for the whole process, of which a module usually has one of its own.
+        warnings_of_ansible._global_warnings.clear()
         capsys.readouterr()
         with pytest.raises(SystemExit):
             main()
@@ -85,7 +90,13 @@ class Server:
 
     def __init__(self) -> None:
         self.down = ""
-        self.info: Dict[str, str] = {"redis_version": "7.0.15", "redis_mode": "standalone", "role": "master", "process_id": "4242", "loading": "0"}
+        self.info: Dict[str, str] = {
+            "redis_version": "7.0.15",
+            "redis_mode": "standalone",
+            "role": "master",
+            "process_id": "4242",
+            "loading": "0",
+        }
         self.modules: List[_client.LoadedModule] = []
         self.settings: Dict[str, str] = {}
         self.refuses: Dict[str, str] = {}

@@ -36,7 +36,9 @@ class TestSourceFaults:
     def test_a_folder_of_headers_that_is_not_there(self, tmp_path: Path) -> None:
         (tmp_path / "a.c").write_text("")
         (tmp_path / "inc").mkdir()
-        assert self.faults(tmp_path, include_dirs=["inc", "none"]) == [f"include_dirs: there is no folder none in {tmp_path}"]
+        assert self.faults(tmp_path, include_dirs=["inc", "none"]) == [
+            f"include_dirs: there is no folder none in {tmp_path}"
+        ]
 
     @pytest.mark.parametrize("name", ["Makefile", "makefile", "GNUmakefile"])
     def test_make_needs_its_makefile_at_the_top_and_nothing_else(self, tmp_path: Path, name: str) -> None:
@@ -98,7 +100,9 @@ def act(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         plugin._execute_module = host.execute
         plugin._transfer_file = host.transfer
         plugin._fixup_perms2 = host.readable.append
-        result: Dict[str, Any] = plugin.run(None, {"inventory_dir": str(tmp_path / "inventory"), "playbook_dir": str(tmp_path / "playbook")})
+        result: Dict[str, Any] = plugin.run(
+            None, {"inventory_dir": str(tmp_path / "inventory"), "playbook_dir": str(tmp_path / "playbook")}
+        )
         return result
 
     return run
@@ -116,7 +120,9 @@ def test_nothing_is_sent_where_the_host_has_it(act: Any, host: Host, tmp_path: P
     host.answers = [{"changed": False, "path": "/cache/a.so"}]
     assert act(name="a", src="src") == {"changed": False, "path": "/cache/a.so"}
     assert host.sent == []
-    assert host.ran == [{"name": "a", "src": "src", "_source": {"files": ["a.c"], "digest": _build.tree_digest(str(folder), ["a.c"])}}]
+    assert host.ran == [
+        {"name": "a", "src": "src", "_source": {"files": ["a.c"], "digest": _build.tree_digest(str(folder), ["a.c"])}}
+    ]
 
 
 def test_sources_are_sent_in_one_archive_where_the_host_asks(act: Any, host: Host, tmp_path: Path) -> None:
@@ -152,7 +158,9 @@ def test_a_failure_of_the_host_is_passed_on(act: Any, host: Host, tmp_path: Path
     assert host.sent == []
 
 
-def test_the_inventory_goes_before_the_playbook_and_that_before_the_current_folder(act: Any, host: Host, tmp_path: Path) -> None:
+def test_the_inventory_goes_before_the_playbook_and_that_before_the_current_folder(
+    act: Any, host: Host, tmp_path: Path
+) -> None:
     digests = []
     for place in (tmp_path / "src", tmp_path / "playbook" / "src", tmp_path / "inventory" / "src"):
         sources(place, f"int a; /* {place} */")
@@ -171,14 +179,19 @@ def test_the_inventory_goes_before_the_playbook_and_that_before_the_current_fold
         ({"name": "a", "src": "file"}, "must be a folder; name the files in sources"),
         ({"name": "a", "src": "empty"}, "module a: there are no C sources in "),
         ({"name": "a", "src": "src", "sources": ["b.c"]}, "module a: source b.c is not in "),
-        ({"name": "a", "artifact": "file", "sha256": "0" * 64}, f"declared is {'0' * 64}; correct the one that is wrong"),
+        (
+            {"name": "a", "artifact": "file", "sha256": "0" * 64},
+            f"declared is {'0' * 64}; correct the one that is wrong",
+        ),
         ({"name": "a", "artifact": "none.so", "sha256": "0" * 64}, "module a: there is no none.so on the controller"),
         ({"name": "a"}, "module a: give exactly one of src"),
         ({"name": "a b", "src": "src"}, "name 'a b' must be letters"),
         ({"name": "a", "artifact": "a.so"}, "artifact needs its sha256"),
     ],
 )
-def test_bad_input_is_told_before_any_host_is_asked(act: Any, host: Host, tmp_path: Path, args: Dict[str, Any], message: str) -> None:
+def test_bad_input_is_told_before_any_host_is_asked(
+    act: Any, host: Host, tmp_path: Path, args: Dict[str, Any], message: str
+) -> None:
     sources(tmp_path / "inventory" / "src")
     (tmp_path / "inventory" / "empty").mkdir()
     (tmp_path / "inventory" / "file").write_text("x")

@@ -22,7 +22,10 @@ FILTERS = redis_modules.FilterModule().filters()
         (lambda: FILTERS["declared_modules"]([{"name": "a"}], "/m"), "module a: give exactly one of src"),
         (lambda: FILTERS["extra_lines"]({"include": "x"}, []), "redis_server_extra_directives: include can't be"),
         (lambda: FILTERS["io_threads"]("many", 4, "7.0.15"), "redis_server_io_threads must be auto or a number"),
-        (lambda: FILTERS["on_controller"]("none", ["/nowhere"]), "there is no none on the controller; looked in /nowhere, "),
+        (
+            lambda: FILTERS["on_controller"]("none", ["/nowhere"]),
+            "there is no none on the controller; looked in /nowhere, ",
+        ),
     ],
 )
 def test_a_wrong_input_reaches_the_operator_in_words(call: Any, message: str) -> None:
@@ -35,7 +38,9 @@ def test_what_is_right_comes_through() -> None:
     assert FILTERS["extra_lines"]({"hz": 20}, []) == ["hz 20"]
     assert FILTERS["io_threads"]("auto", 8, "7.0.15") == 6
     assert FILTERS["conf_line"]("bind", ["a", "b c"]) == 'bind a "b c"'
-    assert FILTERS["module_lines"](FILTERS["declared_modules"]([{"name": "a", "src": "x"}], "/m")) == ["loadmodule /m/a.so"]
+    assert FILTERS["module_lines"](FILTERS["declared_modules"]([{"name": "a", "src": "x"}], "/m")) == [
+        "loadmodule /m/a.so"
+    ]
 
 
 def test_only_keys_that_are_there() -> None:
@@ -44,15 +49,23 @@ def test_only_keys_that_are_there() -> None:
 
 def test_each_module_gets_the_artifact_of_its_name() -> None:
     modules = [{"name": "a", "sha256": None}, {"name": "b", "sha256": "declared"}]
-    merged = FILTERS["with_artifacts"](modules, {"a": {"path": "/a.so", "sha256": "1"}, "b": {"path": "", "sha256": ""}})
-    assert merged == [{"name": "a", "artifact": "/a.so", "sha256": "1"}, {"name": "b", "artifact": None, "sha256": "declared"}]
+    merged = FILTERS["with_artifacts"](
+        modules, {"a": {"path": "/a.so", "sha256": "1"}, "b": {"path": "", "sha256": ""}}
+    )
+    assert merged == [
+        {"name": "a", "artifact": "/a.so", "sha256": "1"},
+        {"name": "b", "artifact": None, "sha256": "declared"},
+    ]
     assert FILTERS["with_artifacts"](modules, {})[0] == {"name": "a", "artifact": None, "sha256": None}
     assert "artifact" not in modules[0]
 
 
 def test_the_results_of_a_loop_by_the_name_of_their_module() -> None:
     results = [{"item": {"name": "a"}, "path": "/a.so", "sha256": "1"}, {"item": {"name": "b"}}]
-    assert FILTERS["artifacts_by_name"](results, "item") == {"a": {"path": "/a.so", "sha256": "1"}, "b": {"path": "", "sha256": ""}}
+    assert FILTERS["artifacts_by_name"](results, "item") == {
+        "a": {"path": "/a.so", "sha256": "1"},
+        "b": {"path": "", "sha256": ""},
+    }
 
 
 def test_modules_whose_sources_have_no_header(tmp_path: Path) -> None:

@@ -18,10 +18,18 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils._build impor
 from hypothesis import given
 from hypothesis import strategies as st
 
-FILE_NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20).filter(
-    lambda name: name not in (".", "..") and not name.endswith(_build.LEFT_OUT_ENDINGS) and name not in _build.LEFT_OUT_FOLDERS
+FILE_NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20
+).filter(
+    lambda name: (
+        name not in (".", "..") and not name.endswith(_build.LEFT_OUT_ENDINGS) and name not in _build.LEFT_OUT_FOLDERS
+    )
 )
-TREES = st.dictionaries(st.lists(FILE_NAMES, min_size=1, max_size=3).map(tuple), st.tuples(st.binary(max_size=64), st.booleans()), max_size=6)
+TREES = st.dictionaries(
+    st.lists(FILE_NAMES, min_size=1, max_size=3).map(tuple),
+    st.tuples(st.binary(max_size=64), st.booleans()),
+    max_size=6,
+)
 
 
 def write(folder: Path, **files: str) -> None:
@@ -184,7 +192,9 @@ class TestPacking:
         assert list(target.iterdir()) == []
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "target"]
 
-    @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE])
+    @pytest.mark.parametrize(
+        "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
+    )
     def test_what_is_no_plain_file_is_refused(self, tmp_path: Path, kind: bytes) -> None:
         target = tmp_path / "target"
         target.mkdir()
@@ -221,7 +231,15 @@ class TestCommands:
         assert second[-1] in link
 
     @pytest.mark.parametrize(
-        "flag", ["-fPIC", "-std=gnu99", "-Wall", "-Werror=implicit-function-declaration", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
+        "flag",
+        [
+            "-fPIC",
+            "-std=gnu99",
+            "-Wall",
+            "-Werror=implicit-function-declaration",
+            "-fstack-protector-strong",
+            "-D_FORTIFY_SOURCE=2",
+        ],
     )
     def test_default_flags_of_the_compiler(self, flag: str) -> None:
         assert flag in self.commands(["a.c"])[0]

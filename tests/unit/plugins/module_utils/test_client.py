@@ -10,7 +10,12 @@ from typing import Any, Dict, List
 import pytest
 import redis
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
-from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import Client, LoadedModule, NotReachedError, ServerError
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import (
+    Client,
+    LoadedModule,
+    NotReachedError,
+    ServerError,
+)
 
 OF_6_0 = [[b"name", b"sensor", b"ver", 20000]]
 OF_7_0 = [[b"name", b"sensor", b"ver", 20000, b"path", b"/m/sensor.so", b"args", [b"a", b"b c"]]]
@@ -58,7 +63,9 @@ def as_text(reply: Any) -> Any:
 class TestModuleList:
     """MODULE LIST."""
 
-    @pytest.mark.parametrize("form", [lambda r: r, as_maps, as_text, lambda r: as_maps(as_text(r))], ids=["list", "map", "text", "text-map"])
+    @pytest.mark.parametrize(
+        "form", [lambda r: r, as_maps, as_text, lambda r: as_maps(as_text(r))], ids=["list", "map", "text", "text-map"]
+    )
     def test_it_reads_the_same_in_every_form(self, form: Any) -> None:
         assert _client.parse_module_list(form(OF_6_0)) == [LoadedModule("sensor", 20000, None, None)]
         assert _client.parse_module_list(form(OF_7_0)) == [LoadedModule("sensor", 20000, "/m/sensor.so", ("a", "b c"))]
@@ -114,7 +121,9 @@ class TestInfo:
 class TestSettings:
     """CONFIG."""
 
-    @pytest.mark.parametrize("answer", [[b"port", b"6379", b"dir", b"/x"], {b"port": b"6379", b"dir": b"/x"}, {"port": "6379", "dir": "/x"}])
+    @pytest.mark.parametrize(
+        "answer", [[b"port", b"6379", b"dir", b"/x"], {b"port": b"6379", b"dir": b"/x"}, {"port": "6379", "dir": "/x"}]
+    )
     def test_all_settings_as_text(self, answer: Any) -> None:
         connection = Connection(answer)
         assert Client(connection, "here").settings() == {"port": "6379", "dir": "/x"}
@@ -219,7 +228,9 @@ class TestConnecting:
 
     @pytest.mark.parametrize(("validate", "asked"), [(True, "required"), (False, "none")])
     def test_tls(self, made: List[Any], validate: bool, asked: str) -> None:
-        _client.connect(self.params(tls=True, validate_certs=validate, ca_certs="/ca", client_cert_file="/c", client_key_file="/k"))
+        _client.connect(
+            self.params(tls=True, validate_certs=validate, ca_certs="/ca", client_cert_file="/c", client_key_file="/k")
+        )
         ((name, options),) = made
         assert name == "SSLConnection"
         assert options["ssl_cert_reqs"] == asked
@@ -264,7 +275,11 @@ class TestConnecting:
         assert self.passwords(made, "new", "WRONGPASS", login_password="new", login_current_password="old") == ["new"]
 
     @pytest.mark.parametrize(
-        "said", ["AUTH <password> called without any password configured for the default user.", "Client sent AUTH, but no password is set"]
+        "said",
+        [
+            "AUTH <password> called without any password configured for the default user.",
+            "Client sent AUTH, but no password is set",
+        ],
     )
     def test_none_is_used_where_the_server_has_none_yet(self, made: List[Any], said: str) -> None:
         assert self.passwords(made, None, said, login_password="new") == ["new", None]

@@ -43,7 +43,12 @@ def split_as_redis_does(line: bytes) -> Optional[List[bytes]]:
                 break
             if not quote and here in (b'"', b"'"):
                 quote = here
-            elif quote == b'"' and here == b"\\" and char(1) == b"x" and all(char(n) and char(n) in digits for n in (2, 3)):
+            elif (
+                quote == b'"'
+                and here == b"\\"
+                and char(1) == b"x"
+                and all(char(n) and char(n) in digits for n in (2, 3))
+            ):
                 current += bytes([int(line[at + 2 : at + 4], 16)])
                 at += 3
             elif quote == b'"' and here == b"\\" and char(1):
@@ -122,7 +127,7 @@ class TestQuoting:
             (r'"\n\r\t\b\a\q"', ["\n\r\t\b\aq"]),
             (r"'\n\x41'", [r"\n\x41"]),
             (r"'it\'s'", ["it's"]),
-            ('"" \'\'', ["", ""]),
+            ("\"\" ''", ["", ""]),
             (r"un\quoted", [r"un\quoted"]),
             ('half"way in"', ["halfway in"]),
         ],
@@ -208,7 +213,14 @@ class TestMasking:
         check()
 
     @pytest.mark.parametrize(
-        "line", ['requirepass "MARKER', "masterauth 'MARKER", 'user alice on ">MARKER', 'requirepass "MARKER"MARKER', 'rename-command CONFIG "MARKER']
+        "line",
+        [
+            'requirepass "MARKER',
+            "masterauth 'MARKER",
+            'user alice on ">MARKER',
+            'requirepass "MARKER"MARKER',
+            'rename-command CONFIG "MARKER',
+        ],
     )
     def test_not_even_where_its_quotes_are_unbalanced(self, line: str) -> None:
         assert "MARKER" not in _conf.masked(line)
@@ -268,9 +280,29 @@ class TestTrial:
 
     def test_it_has_no_tie_to_the_live_servers_place(self) -> None:
         text = _conf.render(self.trial())
-        for tie in ("6379", "6380", "0.0.0.0", "/run/redis/", "/var/lib", "/var/log", "10.0.0.1", "systemd", "nodes.conf", "users.acl", "100000"):
+        for tie in (
+            "6379",
+            "6380",
+            "0.0.0.0",
+            "/run/redis/",
+            "/var/lib",
+            "/var/log",
+            "10.0.0.1",
+            "systemd",
+            "nodes.conf",
+            "users.acl",
+            "100000",
+        ):
             assert tie not in text
-        for name in ("replicaof", "slaveof", "cluster-enabled", "supervised", "syslog-enabled", "proc-title-template", "pidfile"):
+        for name in (
+            "replicaof",
+            "slaveof",
+            "cluster-enabled",
+            "supervised",
+            "syslog-enabled",
+            "proc-title-template",
+            "pidfile",
+        ):
             assert name not in [d.name for d in self.trial()]
 
     def test_it_listens_on_its_own_socket_only_and_works_in_its_own_folder(self) -> None:
@@ -282,10 +314,14 @@ class TestTrial:
         assert last["daemonize"] == ("no",)
         assert last["logfile"] == ("",)
         names = [d.name for d in self.trial()]
-        assert all(names.count(name) == 1 for name in ("port", "unixsocket", "unixsocketperm", "dir", "daemonize", "logfile"))
+        assert all(
+            names.count(name) == 1 for name in ("port", "unixsocket", "unixsocketperm", "dir", "daemonize", "logfile")
+        )
 
     def test_it_keeps_all_other_settings_in_their_order(self) -> None:
-        kept = _conf.parse("maxmemory 100mb\nrequirepass secret\nrename-command DEBUG x\nloadmodule /m/a.so one\nloadmodule /m/b.so\na.level 3")
+        kept = _conf.parse(
+            "maxmemory 100mb\nrequirepass secret\nrename-command DEBUG x\nloadmodule /m/a.so one\nloadmodule /m/b.so\na.level 3"
+        )
         assert self.trial()[-len(kept) :] == kept
 
     def test_it_works_in_its_folder_before_a_module_is_loaded(self) -> None:
@@ -293,7 +329,9 @@ class TestTrial:
         assert names.index("dir") < names.index("loadmodule")
 
     def test_module_paths_are_replaced_and_arguments_are_kept(self) -> None:
-        changed = _conf.with_module_paths(_conf.parse("loadmodule /m/a.so x y\nloadmodule /m/b.so\ndir /m/a.so\nloadmodule\n"), {"/m/a.so": "/new.so"})
+        changed = _conf.with_module_paths(
+            _conf.parse("loadmodule /m/a.so x y\nloadmodule /m/b.so\ndir /m/a.so\nloadmodule\n"), {"/m/a.so": "/new.so"}
+        )
         assert _conf.render(changed) == "loadmodule /new.so x y\nloadmodule /m/b.so\ndir /m/a.so\nloadmodule\n"
 
 

@@ -69,7 +69,12 @@ class TestDefaults:
         assert _declaration.MODULE_OPTIONS["args"]["default"] == []
 
     def test_what_is_given_is_text(self) -> None:
-        entry = {**SRC, "args": [1, "two words", 'a"#b', 3.5], "version": "7", "config": {"level": 3, "sensor.on": True, "off": False}}
+        entry = {
+            **SRC,
+            "args": [1, "two words", 'a"#b', 3.5],
+            "version": "7",
+            "config": {"level": 3, "sensor.on": True, "off": False},
+        }
         (module,) = _declaration.declared([entry], FOLDER)
         assert module["args"] == ["1", "two words", 'a"#b', "3.5"]
         assert module["version"] == 7
@@ -83,7 +88,9 @@ class TestDefaults:
         (module,) = _declaration.declared([{**ARTIFACT, "sha256": DIGEST.upper()}], FOLDER)
         assert module["sha256"] == DIGEST
 
-    @pytest.mark.parametrize("path", ["other.so", "./other.so", "x/../other.so", FOLDER + "/other.so", FOLDER + "//other.so"])
+    @pytest.mark.parametrize(
+        "path", ["other.so", "./other.so", "x/../other.so", FOLDER + "/other.so", FOLDER + "//other.so"]
+    )
     def test_a_path_is_made_absolute(self, path: str) -> None:
         (module,) = _declaration.declared([{**SRC, "path": path}], FOLDER)
         assert module["path"] == FOLDER + "/other.so"
@@ -95,11 +102,15 @@ class TestDefaults:
     def test_an_empty_list_is_fine(self) -> None:
         assert _declaration.declared([], FOLDER) == []
 
-    @pytest.mark.parametrize(("key", "name"), [("level", "sensor.level"), ("other.level", "other.level"), ("sensor.level", "sensor.level")])
+    @pytest.mark.parametrize(
+        ("key", "name"), [("level", "sensor.level"), ("other.level", "other.level"), ("sensor.level", "sensor.level")]
+    )
     def test_a_modules_directive_has_the_modules_name_before_a_dot(self, key: str, name: str) -> None:
         assert _declaration.directive_name("sensor", key) == name
 
-    @pytest.mark.parametrize(("value", "text"), [(True, "yes"), (False, "no"), (5, "5"), ("yes", "yes"), ("", ""), (1.5, "1.5")])
+    @pytest.mark.parametrize(
+        ("value", "text"), [(True, "yes"), (False, "no"), (5, "5"), ("yes", "yes"), ("", ""), (1.5, "1.5")]
+    )
     def test_a_setting_is_written_as_redis_has_it(self, value: Any, text: str) -> None:
         assert _declaration.setting_text(value) == text
 
@@ -107,7 +118,9 @@ class TestDefaults:
 class TestShape:
     """What the variable itself must be."""
 
-    @pytest.mark.parametrize(("entries", "kind"), [({"name": "x"}, "dict"), ("x", "str"), (None, "NoneType"), (5, "int"), (b"x", "bytes")])
+    @pytest.mark.parametrize(
+        ("entries", "kind"), [({"name": "x"}, "dict"), ("x", "str"), (None, "NoneType"), (5, "int"), (b"x", "bytes")]
+    )
     def test_it_must_be_a_list(self, entries: Any, kind: str) -> None:
         assert faults_of(entries) == [f"redis_modules must be a list of modules, not {kind}"]
 
@@ -176,8 +189,14 @@ class TestFaults:
             ({**SRC, "make_target": "all"}, "make_target needs make_output"),
             ({**SRC, "make_output": "x.so"}, "make_output and make_args need make_target"),
             ({**SRC, "make_args": ["V=1"], "make_output": "x.so"}, "make_output and make_args need make_target"),
-            ({**SRC, "make_target": "all", "make_output": "x.so", "cflags": ["-O0"]}, "cflags is the Makefile's own business"),
-            ({**SRC, "make_target": "all", "make_output": "x.so", "sources": ["a.c"]}, "sources is the Makefile's own business"),
+            (
+                {**SRC, "make_target": "all", "make_output": "x.so", "cflags": ["-O0"]},
+                "cflags is the Makefile's own business",
+            ),
+            (
+                {**SRC, "make_target": "all", "make_output": "x.so", "sources": ["a.c"]},
+                "sources is the Makefile's own business",
+            ),
             ({**SRC, "make_target": "all", "make_output": "../x.so"}, "make_output: '../x.so' must lie below src"),
             ({**SRC, "make_target": "all", "make_output": "/x.so"}, "make_output: '/x.so' must lie below src"),
             ({**SRC, "sources": ["a.c", "../b.c"]}, "sources: '../b.c' must lie below src"),

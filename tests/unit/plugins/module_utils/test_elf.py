@@ -25,7 +25,7 @@ NOTHING = "int something(void) { return 0; }\n"
 UNDEFINED = "int RedisModule_OnLoad(void); int other(void) { return RedisModule_OnLoad(); }\n"
 HIDDEN = '__attribute__((visibility("hidden"))) int RedisModule_OnLoad(void) { return 0; }\n'
 PROGRAM = "int RedisModule_OnLoad(void) { return 0; } int main(void) { return 0; }\n"
-USES_LIBC = "#include <stdio.h>\nint RedisModule_OnLoad(void) { return puts(\"x\"); }\n"
+USES_LIBC = '#include <stdio.h>\nint RedisModule_OnLoad(void) { return puts("x"); }\n'
 
 
 class TestSound:
@@ -59,7 +59,10 @@ class TestFaults:
 
     def test_one_built_with_valkeymodule_h(self, build_so: BuildSo) -> None:
         (fault,) = _elf.inspect(build_so(source=VALKEY)).faults
-        assert fault == "it does not export RedisModule_OnLoad; it exports ValkeyModule_OnLoad, so it was built with valkeymodule.h"
+        assert (
+            fault
+            == "it does not export RedisModule_OnLoad; it exports ValkeyModule_OnLoad, so it was built with valkeymodule.h"
+        )
 
     def test_a_program(self, build_so: BuildSo) -> None:
         faults = _elf.inspect(build_so(source=PROGRAM, flags=("-no-pie", "-rdynamic"))).faults
@@ -153,7 +156,12 @@ class TestFaults:
             for offset, form in ((0x28, "<I"), (0x38, "<Q"), (0x18, "<Q"), (0x20, "<Q")):
                 for value in (0, 2**31, 2**32 - 1, 2**63, 2**64 - 1):
                     damaged = bytearray(whole)
-                    struct.pack_into(form, damaged, sections_at + 64 * section + offset, value & (2 ** (8 * struct.calcsize(form)) - 1))
+                    struct.pack_into(
+                        form,
+                        damaged,
+                        sections_at + 64 * section + offset,
+                        value & (2 ** (8 * struct.calcsize(form)) - 1),
+                    )
                     path.write_bytes(damaged)
                     assert isinstance(_elf.inspect(str(path)), Inspection)
 
@@ -192,7 +200,10 @@ class TestMisfits:
 
     def test_faults_come_first_and_a_broken_file_has_no_machine(self) -> None:
         assert _elf.misfits(Inspection("", (), "", ("broken",)), "x86_64", "glibc 2.31") == ["broken"]
-        assert _elf.misfits(Inspection("aarch64", (), "", ("broken",)), "x86_64", "glibc 2.31") == ["broken", "it is built for aarch64, this host is x86_64"]
+        assert _elf.misfits(Inspection("aarch64", (), "", ("broken",)), "x86_64", "glibc 2.31") == [
+            "broken",
+            "it is built for aarch64, this host is x86_64",
+        ]
 
     @pytest.mark.parametrize(
         ("versions", "highest"),

@@ -155,7 +155,10 @@ class TestTarballs:
         (tmp_path / "redis_7.0.15-1.dsc").write_text("x")
         assert _header.from_tarballs(str(tmp_path), "7.0.15") == b"redis-7.0.15/src/redismodule.h"
 
-    @pytest.mark.parametrize("member", ["redis-7.0.15/redismodule.h", "redis-7.0.15/deps/src/redismodule.h", "redis-7.0.15/src/redismodule.hpp"])
+    @pytest.mark.parametrize(
+        "member",
+        ["redis-7.0.15/redismodule.h", "redis-7.0.15/deps/src/redismodule.h", "redis-7.0.15/src/redismodule.hpp"],
+    )
     def test_only_the_one_in_src_counts(self, tmp_path: Path, member: str) -> None:
         tarball(tmp_path / "x.tar.gz", member)
         with pytest.raises(HeaderError, match=r"the source package of Redis 7.0.15 holds no src/redismodule.h"):
@@ -165,7 +168,9 @@ class TestTarballs:
 class TestDebian:
     """apt is asked by a configuration of its own."""
 
-    def fetch(self, tmp_path: Path, *downloads: int, update: int = 0, versions: Tuple[str, ...] = ("5:7.0.15-2", "5:7.0.15-1")) -> Tuple[bytes, List[Any]]:
+    def fetch(
+        self, tmp_path: Path, *downloads: int, update: int = 0, versions: Tuple[str, ...] = ("5:7.0.15-2", "5:7.0.15-1")
+    ) -> Tuple[bytes, List[Any]]:
         etc, work = tmp_path / "etc", tmp_path / "work"
         (etc / "sources.list.d").mkdir(parents=True)
         work.mkdir()
@@ -256,7 +261,9 @@ class TestRedHat:
 
     @pytest.mark.parametrize("how", [{"download": 1}, {"brings": False}])
     def test_dnf_has_none(self, tmp_path: Path, how: Any) -> None:
-        with pytest.raises(HeaderError, match=r"dnf can't download the source package of Redis 6.2.7: Error: no such package"):
+        with pytest.raises(
+            HeaderError, match=r"dnf can't download the source package of Redis 6.2.7: Error: no such package"
+        ):
             self.fetch(tmp_path, **how)
 
     def test_it_can_not_be_unpacked(self, tmp_path: Path) -> None:

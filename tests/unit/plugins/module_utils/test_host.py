@@ -84,7 +84,9 @@ class TestLiveImages:
         os.unlink(path)
         assert _host.live_images(os.getpid(), [path])[path].deleted
 
-    def test_a_path_through_a_link_is_found_under_the_name_that_was_asked(self, build_so: Callable[..., str], tmp_path: Path) -> None:
+    def test_a_path_through_a_link_is_found_under_the_name_that_was_asked(
+        self, build_so: Callable[..., str], tmp_path: Path
+    ) -> None:
         path = build_so(name="linked.so")
         ctypes.CDLL(path)
         os.symlink(tmp_path, tmp_path / "link")
@@ -174,7 +176,9 @@ class TestVersions:
         assert _host.server_version(run, "/nowhere/redis-server") == ""
         assert len(ran) == 1
 
-    @pytest.mark.parametrize(("out", "version"), [("systemd 252 (252.39-1~deb12u1)\n+PAM", 252), ("", 0), ("upstart", 0)])
+    @pytest.mark.parametrize(
+        ("out", "version"), [("systemd 252 (252.39-1~deb12u1)\n+PAM", 252), ("", 0), ("upstart", 0)]
+    )
     def test_of_systemd(self, out: str, version: int) -> None:
         assert _host.systemd_version(lambda words: (0, out, "")) == version
 

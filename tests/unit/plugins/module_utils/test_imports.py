@@ -26,10 +26,20 @@ print(len(loaded))
 
 def test_module_utils_import_without_redis_and_pyelftools() -> None:
     folder = os.path.dirname(os.path.abspath(_client.__file__))
-    names = sorted(name[:-3] for name in os.listdir(folder) if name.startswith("_") and name.endswith(".py") and name != "__init__.py")
+    names = sorted(
+        name[:-3]
+        for name in os.listdir(folder)
+        if name.startswith("_") and name.endswith(".py") and name != "__init__.py"
+    )
     root = folder
     for _level in "ansible_collections/edgeops/redis_modules/plugins/module_utils".split("/"):
         root = os.path.dirname(root)
-    done = subprocess.run([sys.executable, "-B", "-c", PROGRAM, root, *names], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", PROGRAM, root, *names],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
     assert int(done.stdout) == len(names) > 10

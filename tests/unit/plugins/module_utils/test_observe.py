@@ -41,7 +41,10 @@ def test_each_wanted_module_is_judged_by_its_own_name_and_path(tmp_path: Path, m
         return {str(path): _host.LiveImage(str(path), 1, True, "old")}
 
     monkeypatch.setattr(_host, "live_images", images)
-    wanted = [_plan.Wanted("a", "present", str(path), (), None), _plan.Wanted("b", "present", str(tmp_path / "b.so"), (), None)]
+    wanted = [
+        _plan.Wanted("a", "present", str(path), (), None),
+        _plan.Wanted("b", "present", str(tmp_path / "b.so"), (), None),
+    ]
     seen = _observe.Running({}, [LoadedModule("a", 1, str(path), ())], 7)
     assert [v.verdict for v in _observe.verdicts(seen, wanted)] == ["restart-pending", "missing"]
     assert asked == [(7, [str(path), str(tmp_path / "b.so")])]

@@ -104,11 +104,17 @@ class TestPresent:
 
     def test_missing_where_module_list_does_not_have_it(self) -> None:
         assert self.judge(loaded=None, live=None) == ("missing", ["MODULE LIST does not report it"])
-        assert self.judge(loaded=None, disk=None, live=None) == ("missing", ["MODULE LIST does not report it", "no file at /m/sensor.so"])
+        assert self.judge(loaded=None, disk=None, live=None) == (
+            "missing",
+            ["MODULE LIST does not report it", "no file at /m/sensor.so"],
+        )
 
     def test_broken_where_the_server_does_not_run(self) -> None:
         assert self.judge(loaded=None, live=None, runs=False) == ("broken", ["the server does not run"])
-        assert self.judge(loaded=None, disk=None, live=None, runs=False) == ("broken", ["the server does not run", "no file at /m/sensor.so"])
+        assert self.judge(loaded=None, disk=None, live=None, runs=False) == (
+            "broken",
+            ["the server does not run", "no file at /m/sensor.so"],
+        )
 
     def test_only_loaded_and_absent_need_nothing_done(self) -> None:
         assert set(_plan.GOOD) == {"loaded", "absent"}
@@ -142,7 +148,12 @@ class TestAbsent:
 
 
 def test_only_modules_of_others_that_are_not_built_in_are_undeclared() -> None:
-    loaded = [LOADED, LoadedModule("stranger", 1, "/x.so", ()), LoadedModule("vectorset", 1, "", ()), LoadedModule("old", 1, None, None)]
+    loaded = [
+        LOADED,
+        LoadedModule("stranger", 1, "/x.so", ()),
+        LoadedModule("vectorset", 1, "", ()),
+        LoadedModule("old", 1, None, None),
+    ]
     assert [m.name for m in _plan.undeclared(loaded, ["sensor"])] == ["stranger", "old"]
 
 
@@ -157,14 +168,33 @@ class TestSettingChanges:
 
     def test_each_difference_by_name(self) -> None:
         running = {"b": "1", "a": "1", "same": "1"}
-        assert self.changes(running, {"b": "2", "a": "", "same": "1"}) == [SettingChange("a", "1", ""), SettingChange("b", "1", "2")]
+        assert self.changes(running, {"b": "2", "a": "", "same": "1"}) == [
+            SettingChange("a", "1", ""),
+            SettingChange("b", "1", "2"),
+        ]
 
     def test_what_only_one_of_them_knows_is_no_difference(self) -> None:
         assert self.changes({"only-running": "1"}, {"only-tried": "1"}) == []
 
     def test_the_throwaway_servers_own_place_is_no_difference(self) -> None:
-        running = {"port": "6379", "dir": "/var/lib/redis", "unixsocket": "", "logfile": "/l", "daemonize": "no", "replicaof": "10.0.0.1 6379", "maxclients": "99"}
-        tried = {"port": "0", "dir": "/run/trial", "unixsocket": "/run/trial/s", "logfile": "", "daemonize": "no", "replicaof": "", "maxclients": "10"}
+        running = {
+            "port": "6379",
+            "dir": "/var/lib/redis",
+            "unixsocket": "",
+            "logfile": "/l",
+            "daemonize": "no",
+            "replicaof": "10.0.0.1 6379",
+            "maxclients": "99",
+        }
+        tried = {
+            "port": "0",
+            "dir": "/run/trial",
+            "unixsocket": "/run/trial/s",
+            "logfile": "",
+            "daemonize": "no",
+            "replicaof": "",
+            "maxclients": "10",
+        }
         assert self.changes(running, tried) == []
 
     @pytest.mark.parametrize(
@@ -185,7 +215,9 @@ class TestSettingChanges:
             ("syslog-enabled yes", "syslog-enabled", "no", "yes"),
         ],
     )
-    def test_a_tie_to_the_place_is_compared_with_what_redis_conf_names(self, conf: str, name: str, now: str, wanted: str) -> None:
+    def test_a_tie_to_the_place_is_compared_with_what_redis_conf_names(
+        self, conf: str, name: str, now: str, wanted: str
+    ) -> None:
         assert self.changes({name: now}, {name: "the throwaway server's"}, conf) == [SettingChange(name, now, wanted)]
         assert self.changes({name: wanted}, {name: "the throwaway server's"}, conf) == []
 
@@ -209,7 +241,9 @@ class TestRestartReasons:
 
     @pytest.mark.parametrize("started_with", ["", "other"])
     def test_another_start(self, started_with: str) -> None:
-        assert _plan.restart_reasons(1, started_with, "d", [], []) == ["it was started with another drop-in, module list or renamed commands"]
+        assert _plan.restart_reasons(1, started_with, "d", [], []) == [
+            "it was started with another drop-in, module list or renamed commands"
+        ]
 
     def test_each_difference_of_each_module_and_each_stranger(self) -> None:
         assert _plan.restart_reasons(1, "d", "d", [self.BAD], [LoadedModule("x", 1, "/x", ())]) == [

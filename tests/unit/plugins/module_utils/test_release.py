@@ -63,7 +63,9 @@ class TestReplace:
         assert owners == [(123, 456)]
         assert stat.S_IMODE(os.stat(files[1]).st_mode) == 0o4555
 
-    def test_they_are_set_before_the_file_has_its_name(self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_they_are_set_before_the_file_has_its_name(
+        self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         seen = []
         rename = os.rename
 
@@ -75,7 +77,9 @@ class TestReplace:
         _release.replace(*files, UID, GID, 0o555)
         assert seen == [(0o555, 1, b"new", os.path.dirname(files[1]))]
 
-    def test_nobody_else_can_read_a_secret_file_while_it_is_written(self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nobody_else_can_read_a_secret_file_while_it_is_written(
+        self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         modes = []
         fchown = os.fchown
 
@@ -115,10 +119,16 @@ class TestReplace:
         assert Path(files[1]).read_bytes() == b"new"
         assert sorted(os.listdir(tmp_path)) == ["new", "target"]
 
-    def test_it_is_on_the_disk_before_and_after_the_rename(self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_on_the_disk_before_and_after_the_rename(
+        self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         steps: List[str] = []
         fsync, rename = os.fsync, os.rename
-        monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"), fsync(fd)))
+        monkeypatch.setattr(
+            os,
+            "fsync",
+            lambda fd: (steps.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"), fsync(fd)),
+        )
         monkeypatch.setattr(os, "rename", lambda old, new: (steps.append("rename"), rename(old, new)))
         _release.replace(*files, UID, GID, 0o555)
         assert steps == ["file", "rename", "folder"]
@@ -146,7 +156,9 @@ class TestFolders:
         _release.make_folders(str(tmp_path / "a" / "b"))
         assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
 
-    def test_a_relative_path_comes_to_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_time: None) -> None:
+    def test_a_relative_path_comes_to_an_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_time: None
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         _release.make_folders("")
         _release.make_folders("a/b")
@@ -182,7 +194,9 @@ class TestReleases:
 
     @pytest.mark.parametrize(("count", "gone"), [(0, 4), (1, 3), (3, 1), (4, 0), (9, 0)])
     def test_the_oldest_are_surplus(self, tmp_path: Path, owners: List[Any], count: int, gone: int) -> None:
-        kept = [_release.keep(str(tmp_path), "x", self.current(tmp_path, content)) for content in (b"d", b"a", b"c", b"b")]
+        kept = [
+            _release.keep(str(tmp_path), "x", self.current(tmp_path, content)) for content in (b"d", b"a", b"c", b"b")
+        ]
         for second, path in enumerate(kept):
             os.utime(path, (second, second))
         assert _release.surplus(str(tmp_path), "x", count) == kept[:gone]

@@ -26,7 +26,11 @@ def test_one_row_for_each_module_in_the_order_of_the_hosts() -> None:
         "b": {"server_version": "8.0.2", "verdicts": [SENSOR]},
     }
     rows = _report.rows(["b", "a"], results)
-    assert [(row["host"], row["redis"], row["module"]) for row in rows] == [("b", "8.0.2", "sensor"), ("a", "7.0.15", "sensor"), ("a", "7.0.15", "other")]
+    assert [(row["host"], row["redis"], row["module"]) for row in rows] == [
+        ("b", "8.0.2", "sensor"),
+        ("a", "7.0.15", "sensor"),
+        ("a", "7.0.15", "other"),
+    ]
 
 
 def test_a_row_shows_the_digest_of_what_runs_and_else_of_the_file() -> None:
@@ -56,7 +60,12 @@ def test_a_version_of_nought_is_shown() -> None:
 
 def test_the_table_has_columns_and_the_differences_below() -> None:
     bad = {**SENSOR, "verdict": "drifted", "differences": ["owner is root", "mode is 0777"]}
-    text = _report.table(_report.rows(["a-long-name", "b"], {"a-long-name": {"server_version": "7.0.15", "verdicts": [SENSOR]}, "b": {"verdicts": [bad]}}))
+    text = _report.table(
+        _report.rows(
+            ["a-long-name", "b"],
+            {"a-long-name": {"server_version": "7.0.15", "verdicts": [SENSOR]}, "b": {"verdicts": [bad]}},
+        )
+    )
     assert text.splitlines() == [
         "host         redis   module  version  path          sha256        verdict",
         "-----------  ------  ------  -------  ------------  ------------  -------",

@@ -19,7 +19,20 @@ class TestIoThreads:
 
     @pytest.mark.parametrize(
         ("cores", "before_8", "from_8"),
-        [(1, 1, 1), (2, 1, 1), (3, 1, 1), (4, 2, 2), (5, 3, 3), (6, 4, 4), (7, 5, 5), (8, 6, 7), (9, 7, 8), (10, 8, 8), (16, 8, 8), (128, 8, 8)],
+        [
+            (1, 1, 1),
+            (2, 1, 1),
+            (3, 1, 1),
+            (4, 2, 2),
+            (5, 3, 3),
+            (6, 4, 4),
+            (7, 5, 5),
+            (8, 6, 7),
+            (9, 7, 8),
+            (10, 8, 8),
+            (16, 8, 8),
+            (128, 8, 8),
+        ],
     )
     def test_auto(self, cores: int, before_8: int, from_8: int) -> None:
         assert _settings.io_threads("auto", cores, "7.0.15") == before_8
@@ -111,7 +124,15 @@ class TestLines:
 
     @pytest.mark.parametrize(
         ("args", "line"),
-        [("a b", 'x "a b"'), (["a", "b"], "x a b"), (("a", 1), "x a 1"), (True, "x yes"), ("", 'x ""'), (5, "x 5"), ([], "x")],
+        [
+            ("a b", 'x "a b"'),
+            (["a", "b"], "x a b"),
+            (("a", 1), "x a 1"),
+            (True, "x yes"),
+            ("", 'x ""'),
+            (5, "x 5"),
+            ([], "x"),
+        ],
     )
     def test_one_argument_or_several(self, args: Any, line: str) -> None:
         assert _settings.conf_line("x", args) == line

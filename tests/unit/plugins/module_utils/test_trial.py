@@ -45,8 +45,14 @@ class TestFaults:
         assert "the file calls itself b" in fault
 
     def test_a_name_of_another_file_is_no_hint(self) -> None:
-        trial = showed(LoadedModule("b", 1, "/m/b.so", ()), LoadedModule("c", 1, "/m/else.so", ()), LoadedModule("vectorset", 1, "", ()))
-        assert _trial.faults(trial, [module("a"), module("b")]) == ["module a: it loads, but MODULE LIST does not report this name"]
+        trial = showed(
+            LoadedModule("b", 1, "/m/b.so", ()),
+            LoadedModule("c", 1, "/m/else.so", ()),
+            LoadedModule("vectorset", 1, "", ()),
+        )
+        assert _trial.faults(trial, [module("a"), module("b")]) == [
+            "module a: it loads, but MODULE LIST does not report this name"
+        ]
 
     def test_another_version(self) -> None:
         trial = showed(LoadedModule("a", 1, "/m/a.so", ()))
@@ -85,16 +91,22 @@ class TestStartup:
         )
 
     def test_the_modules_own_words_come_before_those_of_redis(self) -> None:
-        fault = self.fault(LOG + "# <a> bad argument", LOG + "# Module /m/a.so initialization failed. Module not loaded")
+        fault = self.fault(
+            LOG + "# <a> bad argument", LOG + "# Module /m/a.so initialization failed. Module not loaded"
+        )
         assert fault.endswith(": <a> bad argument; Module /m/a.so initialization failed. Module not loaded")
 
     def test_a_crash_in_the_first_module_that_is_not_loaded_is_its_crash(self) -> None:
-        fault = self.fault(LOG + "* Module 'a' loaded from /m/a.so", LOG + "# Redis 7.0.15 crashed by signal: 11, si_code: 1")
+        fault = self.fault(
+            LOG + "* Module 'a' loaded from /m/a.so", LOG + "# Redis 7.0.15 crashed by signal: 11, si_code: 1"
+        )
         assert fault.startswith("module b: ")
         assert "crashed by signal: 11" in fault
 
     def test_a_module_that_was_loaded_is_not_blamed_for_a_crash_at_loglevel_warning(self) -> None:
-        fault = self.fault(LOG + "# Redis 7.0.15 crashed by signal: 11, si_code: 1", "/m/b.so(RedisModule_OnLoad+0x1c)[0x7f0000001000]")
+        fault = self.fault(
+            LOG + "# Redis 7.0.15 crashed by signal: 11, si_code: 1", "/m/b.so(RedisModule_OnLoad+0x1c)[0x7f0000001000]"
+        )
         assert not fault.startswith("module a: ")
 
     def test_a_module_that_does_not_come_back_is_named(self) -> None:
@@ -112,7 +124,11 @@ class TestStartup:
         assert "initialization failed" in fault
 
     def test_a_configuration_that_is_refused_blames_no_module(self) -> None:
-        fault = self.fault("*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***", ">>> 'nonsense 1'", "Bad directive or wrong number of arguments")
+        fault = self.fault(
+            "*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***",
+            ">>> 'nonsense 1'",
+            "Bad directive or wrong number of arguments",
+        )
         assert fault == (
             "a server with this configuration does not start (exit status 1):"
             " Bad directive or wrong number of arguments"
@@ -139,7 +155,16 @@ class TestStartup:
     def test_the_message_of_a_line(self, line: str, message: str) -> None:
         assert _trial.message_of(line) == message
 
-    @pytest.mark.parametrize(("code", "text"), [(0, "exit status 0"), (1, "exit status 1"), (-7, "killed by signal 7"), (139, "killed by signal 11"), (128, "exit status 128")])
+    @pytest.mark.parametrize(
+        ("code", "text"),
+        [
+            (0, "exit status 0"),
+            (1, "exit status 1"),
+            (-7, "killed by signal 7"),
+            (139, "killed by signal 11"),
+            (128, "exit status 128"),
+        ],
+    )
     def test_how_it_ended(self, code: int, text: str) -> None:
         assert _trial.ending(code) == text
 
@@ -203,7 +228,9 @@ class TestRun:
     def test_one_that_is_killed(self, outcome: Any) -> None:
         assert outcome("kill -11 $$\n").error == "killed by signal 11"
 
-    def test_one_that_never_listens_is_ended(self, outcome: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_one_that_never_listens_is_ended(
+        self, outcome: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setattr(_trial, "LIMIT", 0.2)
         trial = outcome("echo $$ > ../pid; exec sleep 60\n")
         assert trial.error == _trial.NOT_READY
@@ -221,7 +248,9 @@ class TestRun:
         with pytest.raises(KeyError, match="no-such-user"):
             _trial.run("/bin/true", "no-such-user", [], base=str(tmp_path))
 
-    def test_it_looks_with_the_password_and_the_names_of_its_own_configuration(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_looks_with_the_password_and_the_names_of_its_own_configuration(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         asked: List[Any] = []
 
         class Client:
@@ -260,5 +289,3 @@ class TestRun:
         assert str(_trial.LIMIT) in words
         assert words[words.index("-u") + 1] == "redis"
         assert words[-2:] == ["/usr/bin/redis-server", "/c"]
-
-

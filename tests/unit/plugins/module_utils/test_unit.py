@@ -30,11 +30,15 @@ def test_a_failing_link_never_keeps_the_server_from_starting() -> None:
 
 def test_only_lines_about_the_drop_in_tell() -> None:
     output = "/run/x/u.d/check.conf:3: Unknown key 'Mem' in section [Service], ignoring.\n/lib/systemd/system/other.service:1: old\n\n"
-    assert _unit.telling_lines(output, "/run/x/u.d/check.conf") == ["drop-in:3: Unknown key 'Mem' in section [Service], ignoring."]
+    assert _unit.telling_lines(output, "/run/x/u.d/check.conf") == [
+        "drop-in:3: Unknown key 'Mem' in section [Service], ignoring."
+    ]
     assert _unit.telling_lines("", "/run/x") == []
 
 
-def test_systemd_sees_the_units_own_file_and_the_drop_in_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_sees_the_units_own_file_and_the_drop_in_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fragment = tmp_path / "packaged.service"
     fragment.write_text("[Service]\nExecStart=/bin/true\n")
     work = tmp_path / "work"

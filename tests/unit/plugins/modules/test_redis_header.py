@@ -18,14 +18,18 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture()
-def header(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], commands: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def header(
+    tmp_path: Path, run_module: Callable[..., Dict[str, Any]], commands: Any, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     binary = tmp_path / "redis-server"
     binary.write_text("")
     commands.answer(str(binary), "--version", out="Redis server v=7.0.15 sha=0")
     monkeypatch.setattr(redis_header.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
     monkeypatch.setattr(_header, "from_debian", lambda run, version, work: CONTENT)
     (tmp_path / "given.h").write_bytes(CONTENT)
-    return lambda check=False, **args: run_module(redis_header.main, {"binary": str(binary), "cache": str(tmp_path / "cache"), **args}, check)
+    return lambda check=False, **args: run_module(
+        redis_header.main, {"binary": str(binary), "cache": str(tmp_path / "cache"), **args}, check
+    )
 
 
 def test_it_is_fetched_once_for_each_version(header: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,13 @@ class Builder:
 
     def __call__(self, check: bool = False, send: bool = True, **args: Any) -> Dict[str, Any]:
         files = _build.source_files(str(self.src))
-        given = {"name": "a", "src": "src", "cache": str(self.cache), "_source": {"files": files, "digest": _build.tree_digest(str(self.src), files)}, **args}
+        given = {
+            "name": "a",
+            "src": "src",
+            "cache": str(self.cache),
+            "_source": {"files": files, "digest": _build.tree_digest(str(self.src), files)},
+            **args,
+        }
         if send and "artifact" not in args:
             _build.pack(str(self.src), files, str(self.root / "sent.tar.gz"))
             given["_archive"] = str(self.root / "sent.tar.gz")
@@ -55,8 +61,18 @@ class Builder:
 
 
 @pytest.fixture()
-def build(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], commands: Any, build_so: Any, monkeypatch: pytest.MonkeyPatch) -> Builder:
-    monkeypatch.setattr(redis_module_artifact.AnsibleModule, "get_bin_path", lambda self, name: None if name == "no-cc" else f"/usr/bin/{name}")
+def build(
+    tmp_path: Path,
+    run_module: Callable[..., Dict[str, Any]],
+    commands: Any,
+    build_so: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Builder:
+    monkeypatch.setattr(
+        redis_module_artifact.AnsibleModule,
+        "get_bin_path",
+        lambda self, name: None if name == "no-cc" else f"/usr/bin/{name}",
+    )
     return Builder(tmp_path, run_module, commands, build_so())
 
 
@@ -70,7 +86,12 @@ def test_the_first_run_builds_and_the_second_finds_it(build: Builder) -> None:
     assert count == 2
     for check, send in ((False, False), (True, False)):
         second = build(check, send)
-        assert (second["changed"], second["path"], second["sha256"], second["manifest"]) == (False, first["path"], first["sha256"], first["manifest"])
+        assert (second["changed"], second["path"], second["sha256"], second["manifest"]) == (
+            False,
+            first["path"],
+            first["sha256"],
+            first["manifest"],
+        )
     assert build.compiled() == count
 
 
@@ -138,7 +159,17 @@ def test_another_c_library_builds_anew(build: Builder, monkeypatch: pytest.Monke
     assert build()["changed"]
 
 
-@pytest.mark.parametrize("damage", [lambda so, manifest: so.write_bytes(b"x"), lambda so, manifest: so.unlink(), lambda so, manifest: manifest.unlink(), lambda so, manifest: manifest.write_text("{"), lambda so, manifest: manifest.write_text("{}"), lambda so, manifest: manifest.write_text("[]")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda so, manifest: so.write_bytes(b"x"),
+        lambda so, manifest: so.unlink(),
+        lambda so, manifest: manifest.unlink(),
+        lambda so, manifest: manifest.write_text("{"),
+        lambda so, manifest: manifest.write_text("{}"),
+        lambda so, manifest: manifest.write_text("[]"),
+    ],
+)
 def test_a_cache_that_is_damaged_is_built_anew(build: Builder, damage: Any) -> None:
     path = Path(build()["path"])
     content = path.read_bytes()
@@ -244,7 +275,9 @@ class TestArtifact:
         assert not build(**given)["changed"]
 
     def test_a_url_is_fetched_by_the_host(self, build: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(redis_module_artifact, "open_url", lambda url, timeout: io.BytesIO(Path(build.so).read_bytes()))
+        monkeypatch.setattr(
+            redis_module_artifact, "open_url", lambda url, timeout: io.BytesIO(Path(build.so).read_bytes())
+        )
         given = self.given(build, artifact="https://files.example.com/a.so")
         assert build(check=True, **given)["changed"]
         assert build(**given)["sha256"] == given["sha256"]

@@ -16,7 +16,13 @@ from ansible_collections.edgeops.redis_modules.plugins.modules import redis_modu
 
 
 @pytest.fixture()
-def confirm(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], server: Any, commands: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def confirm(
+    tmp_path: Path,
+    run_module: Callable[..., Dict[str, Any]],
+    server: Any,
+    commands: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
     """Return a function that confirms module a, which is on disk and runs."""
     path = tmp_path / "a.so"
     path.write_bytes(b"one")
@@ -36,7 +42,12 @@ def confirm(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], server: A
 @pytest.mark.parametrize("check", [True, False])
 def test_all_as_wanted(confirm: Any, check: bool) -> None:
     result = confirm(check)
-    assert (result["changed"], result["confirmed"], result["error"], result["server_version"]) == (False, True, "", "7.0.15")
+    assert (result["changed"], result["confirmed"], result["error"], result["server_version"]) == (
+        False,
+        True,
+        "",
+        "7.0.15",
+    )
     assert [(v["name"], v["verdict"]) for v in result["verdicts"]] == [("a", "loaded")]
 
 

@@ -22,7 +22,9 @@ def info(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], server: Any,
     commands.answer(str(tmp_path / "redis-server"), "--version", out="Redis server v=7.0.15 sha=0")
     commands.answer("systemctl", "--version", out="systemd 252 (252.39)")
     commands.answer("systemctl", "show", out="LoadState=loaded\nActiveState=active\n")
-    return lambda check=False, **args: run_module(redis_modules_info.main, {"binary": str(tmp_path / "redis-server"), **args}, check)
+    return lambda check=False, **args: run_module(
+        redis_modules_info.main, {"binary": str(tmp_path / "redis-server"), **args}, check
+    )
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -46,7 +48,9 @@ def test_a_running_server(info: Any, server: Any, check: bool) -> None:
     assert result["host"]["systemd"] == 252
 
 
-def test_its_modules_with_file_and_live_image(info: Any, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_modules_with_file_and_live_image(
+    info: Any, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "a.so")
     Path(path).write_bytes(b"new")
     Path(path).chmod(0o555)
@@ -54,8 +58,18 @@ def test_its_modules_with_file_and_live_image(info: Any, server: Any, tmp_path: 
     monkeypatch.setattr(_host, "live_images", lambda pid, paths: {path: _host.LiveImage(path, 1, True, "old")})
     a, vectorset = info()["modules"]
     assert (a["name"], a["version"], a["path"], a["args"], a["built_in"]) == ("a", 2, path, ["x"], False)
-    assert (a["sha256"], a["live_sha256"], a["mode"], a["restart_pending"]) == (hashlib.sha256(b"new").hexdigest(), "old", "0555", True)
-    assert (vectorset["built_in"], vectorset["path"], vectorset["sha256"], vectorset["restart_pending"]) == (True, "", "", False)
+    assert (a["sha256"], a["live_sha256"], a["mode"], a["restart_pending"]) == (
+        hashlib.sha256(b"new").hexdigest(),
+        "old",
+        "0555",
+        True,
+    )
+    assert (vectorset["built_in"], vectorset["path"], vectorset["sha256"], vectorset["restart_pending"]) == (
+        True,
+        "",
+        "",
+        False,
+    )
     Path(path).unlink()
     a, _vectorset = info()["modules"]
     assert (a["sha256"], a["restart_pending"]) == ("", True)
@@ -65,7 +79,11 @@ def test_before_7_0_the_path_can_be_given(info: Any, server: Any, tmp_path: Path
     server.modules = [LoadedModule("a", 2, None, None)]
     (tmp_path / "a.so").write_bytes(b"x")
     (module,) = info(paths={"a": str(tmp_path / "a.so")})["modules"]
-    assert (module["path"], module["args"], module["sha256"]) == (str(tmp_path / "a.so"), None, hashlib.sha256(b"x").hexdigest())
+    assert (module["path"], module["args"], module["sha256"]) == (
+        str(tmp_path / "a.so"),
+        None,
+        hashlib.sha256(b"x").hexdigest(),
+    )
     (module,) = info()["modules"]
     assert module["path"] == ""
 
@@ -81,7 +99,11 @@ def test_a_bare_host(info: Any, commands: Any, monkeypatch: pytest.MonkeyPatch) 
     commands.answer("systemctl", "show", out="LoadState=not-found\nActiveState=inactive\n")
     monkeypatch.setattr(_client, "REDIS_IMPORT_ERROR", "Traceback")
     result = info(binary="/nowhere/redis-server")
-    assert (result["server"]["installed_version"], result["server"]["service"], result["server"]["running"]) == ("", "not-found", False)
+    assert (result["server"]["installed_version"], result["server"]["service"], result["server"]["running"]) == (
+        "",
+        "not-found",
+        False,
+    )
     assert "python3-redis" in result["server"]["error"]
     assert "warnings" not in result
 

@@ -26,11 +26,23 @@ class Host:
     """One host's files and a way to run the module on it."""
 
     def __init__(self, root: Path, run: Callable[..., Dict[str, Any]]) -> None:
-        self.conf, self.dropin, self.backup = root / "etc" / "redis.conf", root / "unit.d" / "50.conf", root / "etc" / "redis.conf.before-edgeops"
+        self.conf, self.dropin, self.backup = (
+            root / "etc" / "redis.conf",
+            root / "unit.d" / "50.conf",
+            root / "etc" / "redis.conf.before-edgeops",
+        )
         self._run = run
 
     def __call__(self, conf: str = CONF, check: bool = False, **args: Any) -> Dict[str, Any]:
-        given = {"conf": conf, "conf_path": str(self.conf), "owner": USER, "group": GROUP, "dropin": DROPIN, "dropin_path": str(self.dropin), **args}
+        given = {
+            "conf": conf,
+            "conf_path": str(self.conf),
+            "owner": USER,
+            "group": GROUP,
+            "dropin": DROPIN,
+            "dropin_path": str(self.dropin),
+            **args,
+        }
         return self._run(redis_server_config.main, given, check)
 
     def before(self, text: str) -> None:
@@ -66,7 +78,9 @@ def test_check_mode_says_the_same_and_writes_nothing(host: Host) -> None:
 
 def test_comments_and_quoting_alone_are_no_difference(host: Host) -> None:
     host()
-    host.conf.write_text('# edgeops.redis_modules, rewritten by CONFIG REWRITE\nport "6379"\nrequirepass wanted-secret\nRENAME-COMMAND CONFIG wanted-name\n')
+    host.conf.write_text(
+        '# edgeops.redis_modules, rewritten by CONFIG REWRITE\nport "6379"\nrequirepass wanted-secret\nRENAME-COMMAND CONFIG wanted-name\n'
+    )
     assert not host()["changed"]
 
 
@@ -94,9 +108,13 @@ def test_only_the_drop_in(host: Host) -> None:
 
 
 @pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("quoting", ["requirepass found-secret\n", 'requirepass "found-secret"\n', 'requirepass "found-secret\n'])
+@pytest.mark.parametrize(
+    "quoting", ["requirepass found-secret\n", 'requirepass "found-secret"\n', 'requirepass "found-secret\n']
+)
 def test_no_secret_is_in_the_output(host: Host, check: bool, quoting: str) -> None:
-    host.before(f"port 1\n{quoting}masterauth found-secret\nuser x on >found-secret\nrename-command DEBUG found-secret\n")
+    host.before(
+        f"port 1\n{quoting}masterauth found-secret\nuser x on >found-secret\nrename-command DEBUG found-secret\n"
+    )
     output = json.dumps(host(check=check))
     assert "port 6379" in output
     for secret in ("wanted-secret", "wanted-name", "found-secret"):
@@ -119,7 +137,9 @@ def test_our_own_configuration_is_not_kept(host: Host) -> None:
     assert not host.backup.exists()
 
 
-def test_nothing_is_written_where_systemd_refuses_the_drop_in(host: Host, commands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_where_systemd_refuses_the_drop_in(
+    host: Host, commands: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands.answer("systemctl", "show", out="LoadState=loaded\nFragmentPath=/lib/x.service\n")
     monkeypatch.setattr(redis_server_config._unit, "faults", lambda *_: ["drop-in:2: Unknown key"])
     for check in (True, False):
@@ -156,7 +176,9 @@ def test_a_host_without_the_unit(host: Host, commands: Any) -> None:
     assert not host.conf.exists()
 
 
-def test_no_start_in_between_can_claim_a_configuration_that_it_did_not_read(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_start_in_between_can_claim_a_configuration_that_it_did_not_read(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = []
     replace = _release.replace
 

@@ -36,11 +36,21 @@ class Host:
         self.unit()
 
     def unit(self, pid: int = 4242, active: str = "active", enabled: str = "enabled", load: str = "loaded") -> None:
-        self.commands.answer("systemctl", "show", out=f"LoadState={load}\nActiveState={active}\nMainPID={pid}\nUnitFileState={enabled}\n")
+        self.commands.answer(
+            "systemctl", "show", out=f"LoadState={load}\nActiveState={active}\nMainPID={pid}\nUnitFileState={enabled}\n"
+        )
 
     def __call__(self, check: bool = False, **args: Any) -> Dict[str, Any]:
         module = {"name": "a", "path": str(self.path), "args": ["x"], **args.pop("module", {})}
-        given = {"conf": self.conf, "dropin": DROPIN, "modules": [module], "binary": str(self.binary), "logfile": "/nowhere", "start_timeout": 1, **args}
+        given = {
+            "conf": self.conf,
+            "dropin": DROPIN,
+            "modules": [module],
+            "binary": str(self.binary),
+            "logfile": "/nowhere",
+            "start_timeout": 1,
+            **args,
+        }
         return self._run(redis_service.main, given, check)
 
     def acted(self) -> List[str]:
@@ -49,7 +59,13 @@ class Host:
 
 
 @pytest.fixture()
-def host(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], server: Any, commands: Any, monkeypatch: pytest.MonkeyPatch) -> Host:
+def host(
+    tmp_path: Path,
+    run_module: Callable[..., Dict[str, Any]],
+    server: Any,
+    commands: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Host:
     made = Host(tmp_path, run_module, server, commands)
     monkeypatch.setattr(_trial, "run", lambda binary, user, directives: made.tried)
     monkeypatch.setattr(_host, "started_with", lambda unit: made.started_with)
@@ -87,7 +103,9 @@ def test_a_setting_that_the_server_refuses_needs_a_restart(host: Host) -> None:
     assert host.acted() == []
     done = host()
     assert done["restarted"]
-    assert done["reasons"] == ["databases can only change at a start (ERR CONFIG SET failed - can't set immutable config)"]
+    assert done["reasons"] == [
+        "databases can only change at a start (ERR CONFIG SET failed - can't set immutable config)"
+    ]
     assert host.acted() == ["daemon-reload", "reset-failed", "restart"]
 
 
@@ -102,9 +120,18 @@ def test_no_value_and_no_new_name_of_config_is_in_a_refusal() -> None:
         (lambda host: setattr(host, "started_with", ""), "it was started with another drop-in"),
         (lambda host: setattr(host, "started_with", "x"), "it was started with another drop-in"),
         (lambda host: setattr(host.server, "modules", []), "module a: MODULE LIST does not report it"),
-        (lambda host: host.server.modules.append(LoadedModule("b", 1, "/b.so", ())), "module b is loaded but no longer configured"),
-        (lambda host: host.images.update({str(host.path): _host.LiveImage(str(host.path), 1, True, "old")}), "module a: the running server still has an older file"),
-        (lambda host: setattr(host.server, "down", "127.0.0.1:6379: refused") or host.unit(pid=0), "the server does not run"),
+        (
+            lambda host: host.server.modules.append(LoadedModule("b", 1, "/b.so", ())),
+            "module b is loaded but no longer configured",
+        ),
+        (
+            lambda host: host.images.update({str(host.path): _host.LiveImage(str(host.path), 1, True, "old")}),
+            "module a: the running server still has an older file",
+        ),
+        (
+            lambda host: setattr(host.server, "down", "127.0.0.1:6379: refused") or host.unit(pid=0),
+            "the server does not run",
+        ),
     ],
 )
 def test_what_needs_a_restart(host: Host, disturb: Any, reason: str, commands: Any) -> None:
@@ -139,12 +166,20 @@ def test_a_server_that_does_not_come_back_is_told_with_its_own_lines(host: Host,
     host.started_with = "another"
     commands.answer("systemctl", "restart", code=1, err="Job for redis-server.service failed.\nSee status.")
     failed = host()
-    assert failed["msg"].splitlines() == ["the server does not start: Job for redis-server.service failed.", "its last log lines:", "a line of the journal"]
+    assert failed["msg"].splitlines() == [
+        "the server does not start: Job for redis-server.service failed.",
+        "its last log lines:",
+        "a line of the journal",
+    ]
 
 
 def test_a_server_that_ends_while_it_starts(host: Host, commands: Any) -> None:
     host.started_with = "another"
-    commands.answer("systemctl", "restart", do=lambda *_, **__: (host.unit(pid=0, active="failed"), setattr(host.server, "down", "refused")))
+    commands.answer(
+        "systemctl",
+        "restart",
+        do=lambda *_, **__: (host.unit(pid=0, active="failed"), setattr(host.server, "down", "refused")),
+    )
     assert host()["msg"].startswith("the server ended while it was starting")
 
 

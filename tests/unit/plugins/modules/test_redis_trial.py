@@ -22,7 +22,12 @@ def ran() -> List[Any]:
 
 @pytest.fixture()
 def trial(
-    tmp_path: Path, run_module: Callable[..., Dict[str, Any]], commands: Any, build_so: Any, ran: List[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    run_module: Callable[..., Dict[str, Any]],
+    commands: Any,
+    build_so: Any,
+    ran: List[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Any:
     """Return a function that tries module a, which is good and loads."""
     binary, artifact = tmp_path / "redis-server", build_so()
@@ -37,18 +42,26 @@ def trial(
 
     monkeypatch.setattr(_trial, "run", fake)
 
-    def run(check: bool = False, shows: Any = None, version: str = "7.0.15", entry: Any = None, **args: Any) -> Dict[str, Any]:
+    def run(
+        check: bool = False, shows: Any = None, version: str = "7.0.15", entry: Any = None, **args: Any
+    ) -> Dict[str, Any]:
         if shows is not None:
             outcome["trial"] = shows
         commands.answer(str(binary), "--version", out=f"Redis server v={version}")
         module = {"name": "a", "path": "/m/a.so", "artifact": artifact, "args": ["x"], **(entry or {})}
-        return run_module(redis_trial.main, {"conf": "loadmodule /m/a.so x\n", "modules": [module], "binary": str(binary), **args}, check)
+        return run_module(
+            redis_trial.main,
+            {"conf": "loadmodule /m/a.so x\n", "modules": [module], "binary": str(binary), **args},
+            check,
+        )
 
     return run
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_what_loads_as_declared_passes_and_changes_nothing(trial: Any, ran: List[Any], tmp_path: Path, check: bool) -> None:
+def test_what_loads_as_declared_passes_and_changes_nothing(
+    trial: Any, ran: List[Any], tmp_path: Path, check: bool
+) -> None:
     result = trial(check)
     assert (result["changed"], result["version"], result["modules"]) == (False, "7.0.15", [{"name": "a", "version": 2}])
     assert ran == [("redis", f"loadmodule {tmp_path}/good.so x\n")]
@@ -62,7 +75,10 @@ def test_the_file_itself_is_tried_where_there_is_no_artifact(trial: Any, ran: Li
 def test_what_it_shows_to_be_wrong_is_told_with_the_log(trial: Any) -> None:
     failed = trial(shows=Trial("exit status 1", [], {}, ["a log line"]))
     assert failed["failed"]
-    assert failed["msg"].splitlines()[-2:] == ["the live server was not touched; the throwaway server's last lines:", "a log line"]
+    assert failed["msg"].splitlines()[-2:] == [
+        "the live server was not touched; the throwaway server's last lines:",
+        "a log line",
+    ]
     assert failed["log"] == ["a log line"]
 
 
@@ -72,7 +88,9 @@ def test_another_version_than_declared(trial: Any) -> None:
 
 def test_a_damaged_artifact_is_never_run(trial: Any, ran: List[Any], tmp_path: Path) -> None:
     (tmp_path / "bad.so").write_bytes(b"\x7fELF")
-    assert trial(entry={"artifact": str(tmp_path / "bad.so")})["msg"].startswith("module a: its ELF structure is damaged or cut off")
+    assert trial(entry={"artifact": str(tmp_path / "bad.so")})["msg"].startswith(
+        "module a: its ELF structure is damaged or cut off"
+    )
     assert ran == []
 
 
@@ -80,7 +98,11 @@ def test_a_damaged_artifact_is_never_run(trial: Any, ran: List[Any], tmp_path: P
     ("version", "entry", "why"),
     [
         ("3.2.12", {}, "Redis 3.2.12 is older than 4.0, the oldest that this collection knows"),
-        ("6.0.16", {"config": {"a.level": "3"}}, "module a: config needs Redis 7.0 or later, this host has 6.0.16; give it as args instead"),
+        (
+            "6.0.16",
+            {"config": {"a.level": "3"}},
+            "module a: config needs Redis 7.0 or later, this host has 6.0.16; give it as args instead",
+        ),
     ],
 )
 def test_a_redis_that_is_too_old(trial: Any, ran: List[Any], version: str, entry: Any, why: str) -> None:
@@ -108,10 +130,15 @@ def test_a_trial_that_can_not_be_run(trial: Any, error: Exception) -> None:
 
 def test_a_host_without_redis(trial: Any) -> None:
     assert "install Redis first" in trial(binary="/nowhere/redis-server")["msg"]
-    assert "there is no /nowhere/redis-server yet" in trial(check=True, binary="/nowhere/redis-server")["skipped_reason"]
+    assert (
+        "there is no /nowhere/redis-server yet" in trial(check=True, binary="/nowhere/redis-server")["skipped_reason"]
+    )
 
 
-@pytest.mark.parametrize(("module", "name", "library"), [(_client, "REDIS_IMPORT_ERROR", "redis"), (_elf, "ELFTOOLS_IMPORT_ERROR", "pyelftools")])
+@pytest.mark.parametrize(
+    ("module", "name", "library"),
+    [(_client, "REDIS_IMPORT_ERROR", "redis"), (_elf, "ELFTOOLS_IMPORT_ERROR", "pyelftools")],
+)
 def test_a_missing_library(trial: Any, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, library: str) -> None:
     monkeypatch.setattr(module, name, "Traceback")
     assert f"Python library ({library})" in trial()["msg"]
