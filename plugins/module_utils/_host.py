@@ -184,16 +184,31 @@ def live_images(pid: int, paths: Iterable[str]) -> dict[str, LiveImage]:
 
 
 def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> list[str]:
-    """Return the last lines that the server wrote: its log file where it has one, and the journal of the unit."""
-    found: list[str] = []
+    """Return the last lines that the server wrote: to the journal in the last minutes, and to its log file.
+
+    Before it has read its configuration, a server writes to the journal. What systemd itself says is left out.
+    """
+    command = [
+        "journalctl",
+        "-u",
+        unit,
+        "-t",
+        "redis-server",
+        "--since",
+        "-5min",
+        "-n",
+        str(lines),
+        "--no-pager",
+        "-o",
+        "cat",
+    ]
+    code, out, _err = run(command)
+    found = [line for line in out.splitlines() if line.strip() and not line.startswith("-- ")] if code == 0 else []
     if logfile and os.path.isfile(logfile):
         with open(logfile, "rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 16384))
-            found += stream.read().decode("utf-8", "replace").splitlines()[-lines:]
-    code, out, _err = run(["journalctl", "-u", unit, "-n", str(lines), "--no-pager", "-o", "cat"])
-    if code == 0:
-        found += [line for line in out.splitlines() if line.strip() and not line.startswith("-- ")][-lines:]
+            stream.seek(max(0, stream.tell() - 65536))
+            found += stream.read().decode("utf-8", "replace").splitlines()[-4 * lines :]
     return found
 
 

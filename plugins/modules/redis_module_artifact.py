@@ -270,6 +270,8 @@ class Artifact:
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(os.path.join(folder, ".objects"))
         _build.unpack(self.params["_archive"], folder)
+        if _build.tree_digest(folder, self.source["files"]) != self.source["digest"]:
+            raise _build.BuildError("the sources changed on the controller while they were sent; run again")
         output = os.path.normpath(self.params["make_output"] or self.name + ".so")
         if self.origin == "make":
             commands = [_build.make_command(self.params)]

@@ -122,10 +122,9 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _host,
     _observe,
     _plan,
+    _service,
     _trial,
 )
-
-POLL_SECONDS = 0.05
 
 
 class Service:
@@ -239,15 +238,10 @@ class Service:
             info = client.info()
             if info.get("aof_rewrite_in_progress", "0") == "0" and info.get("aof_rewrite_scheduled", "0") == "0":
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(_service.POLL_SECONDS)
         self.fail(
             f"the first AOF was not written within {self.params['start_timeout']} seconds; the server was not restarted"
         )
-
-    def systemctl(self, *words: str) -> tuple[int, str]:
-        """Run systemctl on the unit; return its exit status and what it said."""
-        code, out, err = self.module.run_command(["systemctl", *words, self.unit])
-        return code, (err or out).strip()
 
     def restart(self) -> None:
         """Restart the unit and wait until the server answers with its data loaded."""
@@ -256,33 +250,11 @@ class Service:
             self.module.fail_json(msg=f"{unread}. The server was not restarted")
         if self.module.check_mode:
             return
-        self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
-        # A unit that failed five times in a row refuses every start until this is said.
-        self.systemctl("reset-failed")
-        code, said = self.systemctl("restart")
-        if code != 0:
-            self.fail(f"the server does not start: {said.splitlines()[0] if said else 'systemctl said nothing'}")
-        self.await_ready()
-
-    def await_ready(self) -> None:
-        """Wait until the server answers and says that it has loaded its data."""
-        deadline = time.monotonic() + self.params["start_timeout"]
-        last = "it did not answer"
-        while time.monotonic() < deadline:
-            state = _host.unit_state(self.module.run_command, self.unit)
-            if state.get("ActiveState") == "failed":
-                self.fail("the server ended while it was starting")
-            try:
-                client = self.connect()
-                loading = client.info().get("loading", "0")
-                client.close()
-                if loading == "0":
-                    return
-                last = "it is still loading its data"
-            except _client.ServerError as error:
-                last = str(error)
-            time.sleep(POLL_SECONDS)
-        self.fail(f"the server was not ready {self.params['start_timeout']} seconds after its start: {last}")
+        try:
+            _service.restart(self.module.run_command, self.unit)
+            _service.await_ready(self.module.run_command, self.unit, self.connect, self.params["start_timeout"])
+        except _service.ServiceError as error:
+            self.fail(str(error))
 
 
 def refusal(error: str, change: _plan.SettingChange) -> str:
@@ -342,9 +314,7 @@ def main() -> None:
         service.restart()
     enable = module.params["enabled"] and unit.get("UnitFileState") not in ("enabled", "static", "alias")
     if enable and not module.check_mode:
-        code, said = service.systemctl("enable")
-        if code != 0:
-            module.fail_json(msg=f"the unit could not be enabled: {said}")
+        module.run_command(["systemctl", "enable", service.unit], check_rc=True)
     module.exit_json(changed=bool(reasons or names or enable), restarted=bool(reasons), reasons=reasons, set=names)
 
 
