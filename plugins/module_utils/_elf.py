@@ -82,7 +82,7 @@ def inspect(path: str) -> Inspection:
         try:
             return _inspect_elf(ELFFile(stream), size)
         except DAMAGES as error:
-            return _broken(f"its ELF structure is damaged or cut off ({error or type(error).__name__})")
+            return _broken(f"its ELF structure is damaged or cut off ({str(error) or type(error).__name__})")
 
 
 def _inspect_elf(elf: Any, size: int) -> Inspection:

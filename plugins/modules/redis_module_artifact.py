@@ -304,7 +304,7 @@ class Artifact:
 
     def fetch(self) -> str:
         """Return a local path of the given artifact. Raises BuildError and OSError."""
-        path = self.params["_upload"] or self.download()
+        path: str = self.params["_upload"] or self.download()
         digest = _host.sha256_of(path)
         if digest != self.params["sha256"]:
             raise _build.BuildError(
@@ -318,7 +318,7 @@ class Artifact:
         descriptor, path = tempfile.mkstemp(dir=self.module.tmpdir)
         with os.fdopen(descriptor, "wb") as stream:
             shutil.copyfileobj(open_url(self.params["artifact"], timeout=30), stream)
-        return path
+        return str(path)
 
     def store(
         self, path: str, folder: str, inputs: str, facts: dict[str, Any], commands: list[list[str]]

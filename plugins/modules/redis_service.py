@@ -144,6 +144,7 @@ class Service:
         """End with a sentence and the server's last log lines."""
         log = _host.log_excerpt(self.module.run_command, self.unit, self.params["logfile"])
         self.module.fail_json(msg="\n".join([why, "its last log lines:", *_trial.telling_lines(log)]), log=log)
+        raise AssertionError("fail_json ends the process")
 
     def trial(self) -> _trial.Trial:
         """Ask a throwaway server what the configuration comes to."""
@@ -212,7 +213,8 @@ class Service:
 
     def set(self, changes: Sequence[_plan.SettingChange]) -> tuple[list[str], list[str]]:
         """Set what can be set at run time; return the names that were set, and why the rest needs a restart."""
-        names, reasons = [], []
+        names: list[str] = []
+        reasons: list[str] = []
         if self.module.check_mode:
             for change in changes:
                 (reasons if change.name in _plan.START_ONLY_SETTINGS else names).append(change.name)

@@ -194,6 +194,7 @@ class Keeper:
             *_trial.telling_lines(log),
         ]
         self.module.fail_json(msg="\n".join(lines), restored=restored, log=log)
+        raise AssertionError("fail_json ends the process")
 
 
 def main() -> None:
