@@ -4,7 +4,7 @@
 
 Static gates run two at a time, the ones on real hosts alone. Each gate's output is kept in
 build/log/GATE.log; the end of it is shown where the gate fails. The exit status is 1 when any
-failed. Labs that are up when this starts stay up; any other is taken down at the end.
+failed. A lab of a gate (mol-…, rollout, example…) that was not up before is down at the end.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "log"
 ON_HOSTS = ("example", "molecule", "rollout")
 AT_ONCE = 2
+LABS = re.compile(r"(mol-\S+|(rollout|example)\S*)\s")  # at the start of a line
 LONGEST = 40 * 60  # seconds for one gate
 TAIL = 60  # lines
 
@@ -113,12 +114,12 @@ def tell(outcome: Outcome, text: str) -> None:
 
 
 def labs() -> set[str]:
-    """Name the labs that are up."""
+    """Name the labs of gates that are up."""
     script = ROOT / "lab" / "lab.py"
     if not script.exists():
         return set()
     listing = subprocess.run([script, "status"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return {line.split()[0] for line in listing.stdout.splitlines() if re.match(r"[a-z0-9]", line)}
+    return {match[1] for line in listing.stdout.splitlines() if (match := LABS.match(line))}
 
 
 def main() -> int:

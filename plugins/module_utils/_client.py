@@ -45,6 +45,11 @@ class ServerError(Exception):
 class NotReachedError(ServerError):
     """Nobody answers at all; a server that is starting may answer later."""
 
+    @property
+    def nobody_listens(self) -> bool:
+        """Whether there is no server at that place, rather than one that is busy or full."""
+        return bool(re.search(r"Error (2|111) connecting|Connection refused|No such file", str(self)))
+
 
 class LoadedModule(NamedTuple):
     """One line of MODULE LIST. I(path) and I(args) are None where the server does not tell (before 7.0)."""

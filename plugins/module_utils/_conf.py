@@ -189,12 +189,13 @@ def masked(text: str) -> str:
 
 
 def _masked_line(line: str) -> str:
-    name = re.split(f"[{_BLANKS}]", line, maxsplit=1)[0].lower()
     try:
         words = split(line)
     except ConfError:
         # What Redis could not read either may be a secret with a quote in it.
-        return f"{name} (hidden)"
+        return re.split(f"[{_BLANKS}]", line, maxsplit=1)[0] + " (hidden)"
+    # Redis reads a quoted name as well.
+    name = words[0].lower()
     if name == "user" and len(words) > 2:
         return f"user {quote(words[1])} (hidden)"
     if name == "rename-command" and len(words) > 2 and words[2]:
@@ -202,7 +203,7 @@ def _masked_line(line: str) -> str:
     if name == "sentinel" and len(words) > 2 and words[1].lower() in ("auth-pass", "sentinel-pass", "rename-command"):
         primary = f" {quote(words[2])}" if len(words) > 3 else ""
         return f"sentinel {words[1]}{primary} (hidden)"
-    return f"{name} (hidden)" if words[0].lower() in SECRET_DIRECTIVES else line
+    return f"{name} (hidden)" if name in SECRET_DIRECTIVES else line
 
 
 def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> list[Directive]:

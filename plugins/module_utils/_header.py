@@ -39,7 +39,7 @@ def deb_src_lines(text: str) -> str:
     """Return the one-line sources of an apt list as source-package sources; everything else is dropped."""
     lines = []
     for raw in text.splitlines():
-        match = re.match(r"\s*deb(?:-src)?\s+(.*)", raw)
+        match = re.match(r"\s*deb(?:-src)?\s+((?:\[[^\]]*\]\s+)?(?!cdrom:).*)", raw)
         if match:
             lines.append("deb-src " + match.group(1))
     return "".join(line + "\n" for line in dict.fromkeys(lines))
@@ -51,7 +51,9 @@ def deb_src_stanzas(text: str) -> str:
     for stanza in re.split(r"\n\s*\n", text):
         lines = [line for line in stanza.splitlines() if not line.startswith("#")]
         fields = "\n".join(lines)
-        if not re.search(r"(?im)^types:", fields) or re.search(r"(?im)^enabled:\s*no", fields):
+        if not re.search(r"(?im)^types:", fields) or re.search(
+            r"(?im)^enabled:\s*(no|false|without|off|disable|0)\b", fields
+        ):
             continue
         stanzas.append(re.sub(r"(?im)^types:.*$", "Types: deb-src", fields))
     return "\n\n".join(stanzas) + "\n" if stanzas else ""
@@ -122,11 +124,11 @@ def _private_apt(folder: str, etc: str) -> list[str]:
     sources = ""
     for path in [os.path.join(etc, "sources.list"), *sorted(glob.glob(os.path.join(etc, "sources.list.d", "*.list")))]:
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as stream:
+            with open(path, encoding="utf-8", errors="replace") as stream:
                 sources += deb_src_lines(stream.read())
     stanzas = ""
     for path in sorted(glob.glob(os.path.join(etc, "sources.list.d", "*.sources"))):
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8", errors="replace") as stream:
             stanzas += deb_src_stanzas(stream.read()) + "\n"
     for name, text in (("host.list", sources), ("host.sources", stanzas)):
         with open(os.path.join(parts, name), "w", encoding="utf-8") as stream:

@@ -107,7 +107,7 @@ def server_version(run: Run, binary: str) -> str:
 
 def unit_state(run: Run, unit: str) -> dict[str, str]:
     """Return what systemd knows of the unit; C(LoadState=not-found) where there is no such unit."""
-    wanted = "LoadState,ActiveState,SubState,Result,MainPID,NeedDaemonReload,UnitFileState,FragmentPath,Environment"
+    wanted = "LoadState,ActiveState,SubState,Result,MainPID,NeedDaemonReload,UnitFileState,FragmentPath,DropInPaths"
     code, out, err = run(["systemctl", "show", unit, "-p", wanted])
     if code != 0:
         return {"LoadState": "unknown", "error": err.strip()}

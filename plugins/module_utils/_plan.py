@@ -8,6 +8,7 @@ Pure functions over observed and wanted state. They touch nothing.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf
@@ -192,13 +193,26 @@ def setting_changes(
         for name, value in sorted(tried.items())
         if name in running and name not in _conf.PLACE_BOUND_DIRECTIVES and running[name] != value
     ]
-    placed = {d.name: " ".join(d.args) for d in directives if d.name in COMPARED_PLACE_DIRECTIVES}
+    placed = {**PLACE_DEFAULTS, **{d.name: " ".join(d.args) for d in directives if d.name in COMPARED_PLACE_DIRECTIVES}}
     changes += [
         SettingChange(name, running[name], value)
         for name, value in sorted(placed.items())
-        if name in running and running[name] != value
+        if name in running and not same_place(name, running[name], value)
     ]
     return changes
+
+
+def same_place(name: str, running: str, wanted: str) -> bool:
+    """Whether a server is where its redis.conf puts it: it answers with a folder's real path, and a mode without noughts."""
+    if name == "dir":
+        return os.path.realpath(running) == os.path.realpath(wanted)
+    if name == "unixsocketperm":
+        return running.lstrip("0") == wanted.lstrip("0")
+    return running == wanted
+
+
+PLACE_DEFAULTS = {"aclfile": "", "cluster-enabled": "no", "syslog-enabled": "no", "tls-port": "0", "unixsocket": ""}
+"""What a tie to a place is where redis.conf does not name it (any more)."""
 
 
 COMPARED_PLACE_DIRECTIVES = _conf.PLACE_BOUND_DIRECTIVES - {"daemonize", "replicaof", "slaveof", "supervised"}

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Start a throwaway server beside the live one: the host's own binary is the judge of a configuration.
 
-It runs as the service's user, in a folder of its own, on a unix socket only, without the live server's data,
-and is bounded in time from outside even if whoever started it dies.
+It runs as the service would (see _sandbox), in a folder of its own, on a unix socket only, without the live server's
+data, and is bounded in time from outside even if whoever started it dies.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ import os
 import pwd
 import re
 import shutil
-import subprocess
 import tempfile
 import time
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple, Protocol, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _sandbox, _unit
 
 LIMIT = 30
 """Seconds after which a throwaway server is ended from outside, whatever happens."""
 
 NOT_READY = f"it was not ready after {LIMIT} seconds"
 LOG_LINES = 15
+"""Lines that an operator is shown."""
+KEPT_LINES = 400
+"""Lines that are looked through for the module that failed."""
 LINE_LENGTH = 300
 
 
 class Trial(NamedTuple):
     """What a throwaway server showed.
 
-    I(settings) is CONFIG GET * of it, with secrets. I(log) are its last lines. Where it did not come up,
+    I(settings) is CONFIG GET * of it, with secrets. I(log) are its telling lines. Where it did not come up,
     I(error) says so and the rest is empty.
     """
 
@@ -41,13 +43,53 @@ class Trial(NamedTuple):
     log: list[str]
 
 
-def run(binary: str, user: str, directives: Sequence[_conf.Directive], base: str = "/run") -> Trial:
+class Server(Protocol):
+    """What runs a throwaway server: _sandbox.TransientUnit."""
+
+    def start(self, command: Sequence[str], folder: str, log: str) -> None:
+        """Start it in its folder, with its output in a file."""
+
+    def ended(self) -> str:
+        """Return how it ended; empty while it runs."""
+
+    def end(self) -> None:
+        """End it."""
+
+
+class Service(NamedTuple):
+    """The service whose place a throwaway server takes; I(dropin) is the drop-in that the unit is going to have."""
+
+    unit: str
+    dropin: str
+    binary: str
+    user: str
+
+
+def in_place_of(
+    run_command: _host.Run, service: Service, directives: Sequence[_conf.Directive], artifacts: dict[str, str]
+) -> Trial:
+    """Try a configuration as the service would run it; I(artifacts) maps a module's path to the file to try for it.
+
+    Raises OSError, KeyError (no such user) and _sandbox.SandboxError.
+    """
+    own = _unit.dropin_path(service.unit)
+    sandbox = _sandbox.of_unit(run_command, service.unit, own, service.dropin)
+    # What is not in the module folder yet may be run from where it is.
+    elsewhere = {os.path.dirname(file) for file in artifacts.values()} - {os.path.dirname(path) for path in artifacts}
+    sandbox += [f"ExecPaths={folder}" for folder in sorted(elsewhere)]
+    server = _sandbox.TransientUnit(run_command, sandbox, LIMIT)
+    return run(server, service.binary, service.user, _conf.with_module_paths(directives, artifacts))
+
+
+def run(server: Server, binary: str, user: str, directives: Sequence[_conf.Directive], base: str = "/run") -> Trial:
     """Start, look and end. I(directives) are those of the real redis.conf, module paths already as wanted.
 
-    Raises OSError where the folder below I(base) can't be made.
+    Raises OSError where the folder below I(base) can't be made, KeyError where there is no such user, and
+    SandboxError.
     """
     account = pwd.getpwnam(user)
     folder = tempfile.mkdtemp(prefix="redis-trial-", dir=base)
+    log = os.path.join(folder, "log")
     try:
         os.chown(folder, account.pw_uid, account.pw_gid)
         socket = os.path.join(folder, "s")
@@ -57,60 +99,32 @@ def run(binary: str, user: str, directives: Sequence[_conf.Directive], base: str
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(_conf.render(_conf.for_trial(directives, folder, socket)))
         os.chown(conf, account.pw_uid, account.pw_gid)
-        return _watch(_command(binary, user, conf), folder, socket, directives)
+        server.start([binary, conf], folder, log)
+        return _await_answer(server, socket, directives, log)
     finally:
+        server.end()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _command(binary: str, user: str, conf: str) -> list[str]:
-    return ["timeout", "--kill-after=1", str(LIMIT), "runuser", "-u", user, "--", binary, conf]
-
-
-def _watch(command: Sequence[str], folder: str, socket: str, directives: Sequence[_conf.Directive]) -> Trial:
-    log_path = os.path.join(folder, "log")
-    with open(log_path, "wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
-    try:
-        return _await_answer(process, socket, directives, log_path)
-    finally:
-        _end(process)
-
-
-def _await_answer(
-    process: subprocess.Popen[bytes], socket: str, directives: Sequence[_conf.Directive], log_path: str
-) -> Trial:
+def _await_answer(server: Server, socket: str, directives: Sequence[_conf.Directive], log: str) -> Trial:
     """Ask until the server answers, ends or takes too long: its socket is there before its modules are loaded."""
     deadline = time.monotonic() + LIMIT
     error = NOT_READY
     while time.monotonic() < deadline:
-        code = process.poll()
-        if code is not None:
-            error = ending(code)
-            break
         try:
             if os.path.exists(socket):
-                return _look(socket, directives, log_path)
+                return _look(socket, directives, log)
         except _client.NotReachedError:
             pass
         except _client.ServerError as refused:
             error = f"it started, but {refused}"
             break
+        ended = server.ended()
+        if ended:
+            error = ended
+            break
         time.sleep(0.005)
-    return Trial(error, [], {}, _last_lines(log_path))
-
-
-def ending(code: int) -> str:
-    """Return how a process ended, from its return code: a signal's number where one killed it."""
-    if code > 128:
-        code = 128 - code
-    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+    return Trial(error, [], {}, _last_lines(log))
 
 
 def _look(socket: str, directives: Sequence[_conf.Directive], log_path: str) -> Trial:
@@ -129,17 +143,6 @@ def _login(directives: Sequence[_conf.Directive]) -> dict[str, str]:
     """Return the password that the configuration itself sets for the default user."""
     password = _conf.value(directives, "requirepass", "")
     return {"login_password": password} if password else {}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the throwaway server: nothing it holds is worth a clean shutdown."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _last_lines(path: str) -> list[str]:
@@ -166,7 +169,7 @@ def telling_lines(lines: Sequence[str]) -> list[str]:
         if not line.strip() or noise.search(line) or (in_report and not _tells_of_crash(line)):
             continue
         kept.append(line[:LINE_LENGTH])
-    return kept[-LOG_LINES:]
+    return kept[-KEPT_LINES:]
 
 
 def _tells_of_crash(line: str) -> bool:

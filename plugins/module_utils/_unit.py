@@ -13,6 +13,11 @@ from typing import Sequence
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host
 
 
+def dropin_path(unit: str) -> str:
+    """Return where our drop-in of the unit lies."""
+    return f"/etc/systemd/system/{unit}.d/50-edgeops-redis-modules.conf"
+
+
 def completed(dropin: str, unit: str, directives: Sequence[_conf.Directive]) -> str:
     """Return the drop-in with a line by which each start leaves its digest (see _conf.start_digest).
 

@@ -89,6 +89,15 @@ options:
     description: How many artifacts of each module to keep in the cache.
     type: int
     default: 5
+  _source:
+    description: The action's own - files and digest of the sources.
+    type: dict
+  _archive:
+    description: The action's own - where it put the sources on the host.
+    type: path
+  _upload:
+    description: The action's own - where it put the artifact on the host.
+    type: path
 extends_documentation_fragment:
   - edgeops.redis_modules.redis.attributes
 attributes:

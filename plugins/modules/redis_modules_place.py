@@ -91,6 +91,7 @@ releases:
 """
 
 import os
+import re
 import stat
 from typing import Any
 
@@ -116,7 +117,18 @@ class Placer:
                     msg=f"{error}: this host has no such user or group; install Redis first (role redis_server)"
                 )
             self.uid = self.gid = -1
-        self.mode = int(module.params["mode"], 8)
+        self.mode = self.checked_mode()
+
+    def checked_mode(self) -> int:
+        """Return the mode, or fail where a server could not load a file that has it, or others could write it."""
+        text = self.module.params["mode"]
+        mode = int(text, 8) if re.fullmatch("[0-7]{3,4}", text) else 0
+        if mode & 0o500 != 0o500 or mode & 0o022:
+            self.module.fail_json(
+                msg=f"mode {text} must let its owner read and execute, and nobody but its owner write; "
+                'write it in quotes, as "0555", for YAML reads 0555 as another number'
+            )
+        return mode
 
     def note(self, what: str, before: str, after: str) -> None:
         """Remember one change, with its lines of the diff."""

@@ -122,6 +122,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _host,
     _observe,
     _plan,
+    _sandbox,
     _service,
     _trial,
 )
@@ -143,7 +144,9 @@ class Service:
     def fail(self, why: str) -> NoReturn:
         """End with a sentence and the server's last log lines."""
         log = _host.log_excerpt(self.module.run_command, self.unit, self.params["logfile"])
-        self.module.fail_json(msg="\n".join([why, "its last log lines:", *_trial.telling_lines(log)]), log=log)
+        self.module.fail_json(
+            msg="\n".join([why, "its last log lines:", *_trial.telling_lines(log)[-_trial.LOG_LINES :]]), log=log
+        )
         raise AssertionError("fail_json ends the process")
 
     def trial(self) -> _trial.Trial:
@@ -154,14 +157,18 @@ class Service:
         paths = {
             m["path"]: m["artifact"] for m in self.params["modules"] if m["artifact"] and not os.path.exists(m["path"])
         }
-        tried = _trial.run(self.params["binary"], self.params["user"], _conf.with_module_paths(self.directives, paths))
+        service = _trial.Service(*(self.params[key] for key in _trial.Service._fields))
+        try:
+            tried = _trial.in_place_of(self.module.run_command, service, self.directives, paths)
+        except (OSError, KeyError, _sandbox.SandboxError) as error:
+            self.module.fail_json(msg=f"the configuration can't be tried, so nothing was restarted: {error}")
         if tried.error:
             modules = [{"name": m["name"], "artifact": m["path"]} for m in self.params["modules"]]
             lines = [
                 _trial.startup_fault(tried, modules),
                 "the running server was left as it is; the throwaway server's last lines:",
             ]
-            self.module.fail_json(msg="\n".join(lines + tried.log))
+            self.module.fail_json(msg="\n".join(lines + tried.log[-_trial.LOG_LINES :]))
         return tried
 
     def wanted(self) -> list[_plan.Wanted]:
@@ -177,8 +184,12 @@ class Service:
             return _plan.restart_reasons(0, "", digest, [], []), []
         try:
             client = self.connect()
+        except _client.NotReachedError as error:
+            if not error.nobody_listens:
+                self.fail(f"the running server is too busy to be asked what it runs: {error}")
+            return [f"it does not listen where it should ({error})"], []
         except _client.ServerError as error:
-            return [f"it does not answer as configured ({error})"], []
+            return [f"it does not take the password that it should ({error})"], []
         try:
             seen = _observe.running(client, self.params)._replace(pid=pid)
             verdicts = _observe.verdicts(seen, self.wanted())
@@ -226,6 +237,10 @@ class Service:
                     client.set(change.name, change.wanted)
                     names.append(change.name)
                 except _client.ServerError as error:
+                    if change.name == "maxclients":
+                        # The limit on open files decides, at a start as well.
+                        self.module.warn(f"maxclients stays {change.now}: {refusal(str(error), change)}")
+                        continue
                     reasons.append(f"{change.name} can only change at a start ({refusal(str(error), change)})")
             if "appendonly" in names:
                 self.await_aof(client)

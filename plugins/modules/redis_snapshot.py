@@ -93,6 +93,7 @@ modules:
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _client,
     _host,
@@ -191,7 +192,7 @@ class Keeper:
         lines = [
             f"the files of before are back in place ({', '.join(restored) or 'none had changed'}), but {why}",
             "the server's last log lines:",
-            *_trial.telling_lines(log),
+            *_trial.telling_lines(log)[-_trial.LOG_LINES :],
         ]
         self.module.fail_json(msg="\n".join(lines), restored=restored, log=log)
         raise AssertionError("fail_json ends the process")

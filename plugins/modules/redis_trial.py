@@ -11,8 +11,9 @@ module: redis_trial
 short_description: Try a redis.conf and its modules in a throwaway server on the host itself
 version_added: 0.1.0
 description:
-  - Starts the host's own redis-server binary as the service's user, in an empty folder, on a unix socket only, with the
-    given configuration and modules; looks at MODULE LIST; ends it. The live server and its data are not touched.
+  - Starts the host's own redis-server binary in a transient unit with the user, the sandbox and the limits of the
+    service, in an empty folder, on a unix socket only, with the given configuration and modules; looks at MODULE LIST;
+    ends it. The live server and its data are not touched.
   - Fails, with that server's own log lines, where it does not start, or where a module does not show under its declared
     name, version and arguments.
   - Reads each artifact first without running it, so that a damaged file, or one for another machine, is named as such.
@@ -56,6 +57,14 @@ options:
     description: The path of redis-server on the host.
     type: path
     default: /usr/bin/redis-server
+  unit:
+    description: The systemd unit whose sandbox the throwaway server gets.
+    type: str
+    default: redis-server.service
+  dropin:
+    description: The text of the drop-in that the unit is going to have, in place of the one it has.
+    type: str
+    default: ""
   user:
     description: The user that the service runs as.
     type: str
@@ -117,7 +126,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _elf, _host, _trial
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _elf, _host, _sandbox, _trial
 
 
 def version_faults(version: str, minimum: str, modules: list[dict[str, Any]]) -> list[str]:
@@ -165,6 +174,8 @@ def main() -> None:
                 },
             },
             "binary": {"type": "path", "default": "/usr/bin/redis-server"},
+            "unit": {"type": "str", "default": "redis-server.service"},
+            "dropin": {"type": "str", "default": ""},
             "user": {"type": "str", "default": "redis"},
             "minimum_version": {"type": "str", "default": "4.0"},
         },
@@ -197,13 +208,18 @@ def main() -> None:
         if faults:
             module.fail_json(msg="\n".join(faults), version=version)
         paths = {entry["path"]: entry["artifact"] for entry in modules}
-        trial = _trial.run(params["binary"], params["user"], _conf.with_module_paths(directives, paths))
-    except (OSError, KeyError) as error:
+        service = _trial.Service(params["unit"], params["dropin"], params["binary"], params["user"])
+        trial = _trial.in_place_of(module.run_command, service, directives, paths)
+    except (OSError, KeyError, _sandbox.SandboxError) as error:
         module.fail_json(msg=f"the trial could not be run: {error}", version=version)
     faults = _trial.faults(trial, modules)
     if faults:
-        lines = [*faults, "the live server was not touched; the throwaway server's last lines:", *trial.log]
-        module.fail_json(msg="\n".join(lines), version=version, log=trial.log)
+        lines = [
+            *faults,
+            "the live server was not touched; the throwaway server's last lines:",
+            *trial.log[-_trial.LOG_LINES :],
+        ]
+        module.fail_json(msg="\n".join(lines), version=version, log=trial.log[-_trial.LOG_LINES :])
     module.exit_json(
         changed=False, version=version, modules=[{"name": m.name, "version": m.version} for m in trial.modules]
     )

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fixtures of the system tests: one lab of three hosts for all of them.
 
-The lab is called rollout and is taken down at the end, also after a failure or a signal. While writing tests,
-ROLLOUT_KEEP_LAB=1 leaves it up, and the next run takes it over.
+The lab is taken down at the end, also after a failure or a signal. While writing tests, ROLLOUT_KEEP_LAB=1 leaves it
+up and the next run takes it over; ROLLOUT_LAB=NAME (default: rollout) lets two sessions run side by side.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -19,7 +20,7 @@ from types import FrameType
 import pytest
 from rollout_kit import CACHE, ROOT, SUITES, Entry, Host, Lab, artifact, probe, run
 
-LAB = "rollout"
+LAB = os.environ.get("ROLLOUT_LAB", "rollout")
 
 
 def end_by_signal(signum: int, _frame: FrameType | None) -> None:
@@ -28,7 +29,18 @@ def end_by_signal(signum: int, _frame: FrameType | None) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def alone() -> Iterator[None]:
+    """Hold the lab against another session: two on the same hosts would break each other's tests."""
+    with (ROOT / "build" / f".lab-{LAB}.lock").open("w", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.exit(f"another session runs on the lab {LAB}; ROLLOUT_LAB=NAME uses another", returncode=1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def lab(alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Build the artifact, boot the hosts, and end them whatever happens."""
     folder = tmp_path_factory.mktemp("rollout")
     # A copy of the built and installed collection: what changes in the checkout meanwhile does not count.

@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 import subprocess
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Tuple
 
 import pytest
 from ansible.module_utils import basic
-from ansible.module_utils.common import warnings as warnings_of_ansible
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
 from hypothesis import settings
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
 
 settings.register_profile("gate", database=None, deadline=None, derandomize=True)
 settings.register_profile("search", database=None, deadline=None, max_examples=3000)
@@ -24,16 +24,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 Answer = Tuple[int, str, str]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let cryptography's farewell to Python 3.8 be; ansible.module_utils.urls imports it where it is there."""
+    config.addinivalue_line("filterwarnings", "ignore:Python 3.8 is no longer supported")
+
+
 class Commands:
     """Stands for AnsibleModule.run_command: answers by the first words of a command, remembers all of them."""
 
     def __init__(self) -> None:
-        self.ran: List[List[str]] = []
-        self.options: List[Dict[str, Any]] = []
-        self._answers: List[Tuple[Tuple[str, ...], Any]] = []
+        self.ran: list[list[str]] = []
+        self.options: list[dict[str, Any]] = []
+        self._answers: list[tuple[tuple[str, ...], Any]] = []
 
     def answer(
-        self, *start: str, code: int = 0, out: str = "", err: str = "", do: Optional[Callable[..., Any]] = None
+        self, *start: str, code: int = 0, out: str = "", err: str = "", do: Callable[..., Any] | None = None
     ) -> None:
         """From now on, give this answer to commands that start so; I(do) is called with the command first."""
         self._answers.insert(0, (start, (do, (code, out, err))))
@@ -50,12 +55,12 @@ class Commands:
                 return answer  # type: ignore[no-any-return]
         return 0, "", ""
 
-    def with_start(self, *start: str) -> List[List[str]]:
+    def with_start(self, *start: str) -> list[list[str]]:
         """Return the commands that were run and start so."""
         return [command for command in self.ran if tuple(command[: len(start)]) == start]
 
 
-@pytest.fixture()
+@pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Every command that a module runs goes here, none is run."""
     fake = Commands()
@@ -63,24 +68,25 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     return fake
 
 
-@pytest.fixture()
+@pytest.fixture
 def run_module(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
-) -> Callable[..., Dict[str, Any]]:
+) -> Callable[..., dict[str, Any]]:
     """Return a function that runs a module's main() and gives back what it prints: the true output, no_log applied."""
 
-    def run(main: Callable[[], None], args: Dict[str, Any], check: bool = False) -> Dict[str, Any]:
+    def run(main: Callable[[], None], args: dict[str, Any], check: bool = False) -> dict[str, Any]:
         own = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": str(tmp_path)}
         text = json.dumps({"ANSIBLE_MODULE_ARGS": {**args, **own}})
         monkeypatch.setattr(basic, "_ANSIBLE_ARGS", text.encode())
         monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
-        # They are kept for the whole process, of which a module usually has one of its own.
-        warnings_of_ansible._global_warnings.clear()
+        # Ansible keeps warnings for the whole process, and sends them elsewhere where its controller is loaded too.
+        warnings: list[str] = []
+        monkeypatch.setattr(basic.AnsibleModule, "warn", lambda _self, warning: warnings.append(warning))
         capsys.readouterr()
         with pytest.raises(SystemExit):
             main()
-        result: Dict[str, Any] = json.loads(capsys.readouterr().out)
-        return result
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return {**result, "warnings": warnings} if warnings else result
 
     return run
 
@@ -90,21 +96,21 @@ class Server:
 
     def __init__(self) -> None:
         self.down = ""
-        self.info: Dict[str, str] = {
+        self.info: dict[str, str] = {
             "redis_version": "7.0.15",
             "redis_mode": "standalone",
             "role": "master",
             "process_id": "4242",
             "loading": "0",
         }
-        self.modules: List[_client.LoadedModule] = []
-        self.settings: Dict[str, str] = {}
-        self.refuses: Dict[str, str] = {}
-        self.password: Optional[str] = None
-        self.was_set: Dict[str, str] = {}
-        self.connections: List[Dict[str, Any]] = []
+        self.modules: list[_client.LoadedModule] = []
+        self.settings: dict[str, str] = {}
+        self.refuses: dict[str, str] = {}
+        self.password: str | None = None
+        self.was_set: dict[str, str] = {}
+        self.connections: list[dict[str, Any]] = []
 
-    def connect(self, params: Any, config_command: str = "CONFIG") -> "FakeClient":
+    def connect(self, params: Any, config_command: str = "CONFIG") -> FakeClient:
         """Like _client.connect."""
         self.connections.append(dict(params))
         if self.down:
@@ -121,15 +127,15 @@ class FakeClient:
         self._server = server
         self.config_command = config_command
 
-    def info(self) -> Dict[str, str]:
+    def info(self) -> dict[str, str]:
         """INFO."""
         return self._server.info
 
-    def modules(self) -> List[_client.LoadedModule]:
+    def modules(self) -> list[_client.LoadedModule]:
         """MODULE LIST."""
         return self._server.modules
 
-    def settings(self) -> Dict[str, str]:
+    def settings(self) -> dict[str, str]:
         """CONFIG GET *."""
         return dict(self._server.settings)
 
@@ -144,7 +150,7 @@ class FakeClient:
         """End."""
 
 
-@pytest.fixture()
+@pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     """Every connection to a server goes to this one."""
     fake = Server()
@@ -156,11 +162,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 GOOD_MODULE = "int RedisModule_OnLoad(void *c, void **v, int n) { (void)c; (void)v; (void)n; return 0; }\n"
 
 
-@pytest.fixture()
+@pytest.fixture
 def build_so(tmp_path: Any) -> Callable[..., str]:
     """Return a function that builds a small ELF file with gcc; by default a shared object that any Redis would take."""
 
-    def build(name: str = "good.so", source: str = GOOD_MODULE, flags: Tuple[str, ...] = ("-shared", "-fPIC")) -> str:
+    def build(name: str = "good.so", source: str = GOOD_MODULE, flags: tuple[str, ...] = ("-shared", "-fPIC")) -> str:
         compiler = shutil.which("gcc") or shutil.which("cc")
         assert compiler, "the tests of ELF files need a C compiler"
         code = tmp_path / (name + ".c")

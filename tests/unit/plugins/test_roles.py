@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Iterator
 
 import pytest
 import yaml
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _declaration
 
 ROLES = sorted(path for path in (Path(__file__).resolve().parents[3] / "roles").iterdir() if path.is_dir())
@@ -21,18 +22,18 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def specs(role: Path) -> Dict[str, Dict[str, Any]]:
+def specs(role: Path) -> dict[str, dict[str, Any]]:
     """Return the options of each entry point of a role."""
     entry_points = read(role / "meta" / "argument_specs.yml")["argument_specs"]
     return {name: entry.get("options") or {} for name, entry in entry_points.items()}
 
 
-def all_options(role: Path) -> Dict[str, Any]:
+def all_options(role: Path) -> dict[str, Any]:
     """Return the options of all entry points of a role, by name."""
     return {name: option for options in specs(role).values() for name, option in options.items()}
 
 
-def module_lists() -> Iterator[Tuple[str, Dict[str, Any]]]:
+def module_lists() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the option of each role and entry point that takes redis_modules."""
     for role in ROLES:
         for options in specs(role).values():
@@ -46,7 +47,7 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and "{{" in value
 
 
-def without_words(option: Dict[str, Any]) -> Dict[str, Any]:
+def without_words(option: dict[str, Any]) -> dict[str, Any]:
     """Return an option without its description and example."""
     return {key: value for key, value in option.items() if key in RENDERED}
 
@@ -67,7 +68,7 @@ def test_every_default_is_documented_and_every_option_has_a_default(role: Path) 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: str(role.name))
 def test_a_documented_default_is_the_true_one(role: Path) -> None:
     defaults = read(role / "defaults" / "main.yml")
-    wrong: List[str] = []
+    wrong: list[str] = []
     for name, option in all_options(role).items():
         true = defaults.get(name)
         if is_template(true):
@@ -93,10 +94,11 @@ def test_a_default_has_the_documented_type(role: Path) -> None:
 def test_every_option_is_described_and_belongs_to_its_role(role: Path) -> None:
     for name, option in all_options(role).items():
         assert option.get("description"), name
-        assert name.startswith(f"{role.name}_") or name.startswith("redis_modules"), name
+        assert name.startswith((f"{role.name}_", "redis_modules")), name
 
 
 MODULE_LISTS = list(module_lists())
+ROLES_BY_NAME = {role.name: role for role in ROLES}
 
 
 def test_the_roles_that_take_modules_are_known() -> None:
@@ -110,7 +112,7 @@ def test_the_roles_that_take_modules_are_known() -> None:
 
 
 def test_an_entry_of_redis_modules_is_documented_as_the_plugins_take_it() -> None:
-    (option,) = [option for role, option in MODULE_LISTS if role == "redis_rollout"]
+    option = specs(ROLES_BY_NAME["redis_rollout"])["main"]["redis_rollout_modules"]
     documented = {key: without_words(sub) for key, sub in option["options"].items()}
     taken = {key: without_words(dict(spec)) for key, spec in _declaration.MODULE_OPTIONS.items()}
     assert documented == taken
@@ -118,7 +120,7 @@ def test_an_entry_of_redis_modules_is_documented_as_the_plugins_take_it() -> Non
 
 
 @pytest.mark.parametrize(("role", "option"), MODULE_LISTS, ids=[role for role, _option in MODULE_LISTS])
-def test_every_other_role_takes_the_same_and_says_where_it_is_described(role: str, option: Dict[str, Any]) -> None:
+def test_every_other_role_takes_the_same_and_says_where_it_is_described(role: str, option: dict[str, Any]) -> None:
     assert option["type"] == "list"
     assert option["elements"] == "dict"
     if role != "redis_rollout":

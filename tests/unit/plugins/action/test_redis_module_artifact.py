@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.edgeops.redis_modules.plugins.action import redis_module_artifact as action
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build
 
@@ -20,7 +21,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import _buil
 class TestSourceFaults:
     """What an entry names and its folder does not have."""
 
-    def faults(self, folder: Path, **entry: Any) -> List[str]:
+    def faults(self, folder: Path, **entry: Any) -> list[str]:
         return action.source_faults(entry, str(folder), _build.source_files(str(folder)))
 
     def test_no_c_sources(self, tmp_path: Path) -> None:
@@ -62,12 +63,12 @@ class Host:
     """A host that answers as it is told; remembers how the module was run and what was sent."""
 
     def __init__(self) -> None:
-        self.answers: List[Dict[str, Any]] = []
-        self.ran: List[Dict[str, Any]] = []
-        self.sent: List[Tuple[str, List[str]]] = []
-        self.readable: List[Any] = []
+        self.answers: list[dict[str, Any]] = []
+        self.ran: list[dict[str, Any]] = []
+        self.sent: list[tuple[str, list[str]]] = []
+        self.readable: list[Any] = []
 
-    def execute(self, module_name: str, module_args: Dict[str, Any], task_vars: Any) -> Dict[str, Any]:
+    def execute(self, module_name: str, module_args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
         assert module_name == "edgeops.redis_modules.redis_module_artifact"
         self.ran.append(dict(module_args))
         return self.answers.pop(0)
@@ -80,12 +81,12 @@ class Host:
         self.sent.append((remote, names))
 
 
-@pytest.fixture()
+@pytest.fixture
 def host() -> Host:
     return Host()
 
 
-@pytest.fixture()
+@pytest.fixture
 def act(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that runs the action with these arguments."""
     monkeypatch.setattr(ActionBase, "run", lambda self, tmp=None, task_vars=None: {})
@@ -93,14 +94,14 @@ def act(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "inventory").mkdir()
     (tmp_path / "playbook").mkdir()
 
-    def run(**args: Any) -> Dict[str, Any]:
+    def run(**args: Any) -> dict[str, Any]:
         plugin = action.ActionModule.__new__(action.ActionModule)
         plugin._task = type("Task", (), {"args": args})()
         plugin._connection = type("Connection", (), {"_shell": Shell()})()
         plugin._execute_module = host.execute
         plugin._transfer_file = host.transfer
         plugin._fixup_perms2 = host.readable.append
-        result: Dict[str, Any] = plugin.run(
+        result: dict[str, Any] = plugin.run(
             None, {"inventory_dir": str(tmp_path / "inventory"), "playbook_dir": str(tmp_path / "playbook")}
         )
         return result
@@ -190,7 +191,7 @@ def test_the_inventory_goes_before_the_playbook_and_that_before_the_current_fold
     ],
 )
 def test_bad_input_is_told_before_any_host_is_asked(
-    act: Any, host: Host, tmp_path: Path, args: Dict[str, Any], message: str
+    act: Any, host: Host, tmp_path: Path, args: dict[str, Any], message: str
 ) -> None:
     sources(tmp_path / "inventory" / "src")
     (tmp_path / "inventory" / "empty").mkdir()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+
 from ansible_collections.edgeops.redis_modules.plugins.filter import redis_modules
 
 FILTERS = redis_modules.FilterModule().filters()

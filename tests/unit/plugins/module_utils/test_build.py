@@ -10,13 +10,14 @@ import os
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _declaration
-from ansible_collections.edgeops.redis_modules.plugins.module_utils._build import BuildError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _declaration
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._build import BuildError
 
 FILE_NAMES = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20
@@ -40,7 +41,7 @@ def write(folder: Path, **files: str) -> None:
         path.write_text(content)
 
 
-def entry(**given_keys: Any) -> Dict[str, Any]:
+def entry(**given_keys: Any) -> dict[str, Any]:
     """Return a whole entry."""
     return _declaration.completed({"name": "x", "src": "x", **given_keys}, "/m")
 
@@ -87,7 +88,7 @@ class TestSourceFiles:
 class TestTreeDigest:
     """It changes with names, contents and x bits; with nothing else."""
 
-    @pytest.fixture()
+    @pytest.fixture
     def tree(self, tmp_path: Path) -> Path:
         write(tmp_path, a_dot_c="int a;", sub__b_dot_c="int b;")
         return tmp_path
@@ -143,7 +144,7 @@ class TestPacking:
     """One archive brings the sources to the host, whole."""
 
     @given(TREES)
-    def test_what_is_unpacked_has_the_digest_of_what_was_packed(self, tree: Dict[Any, Any]) -> None:
+    def test_what_is_unpacked_has_the_digest_of_what_was_packed(self, tree: dict[Any, Any]) -> None:
         with tempfile.TemporaryDirectory() as place:
             source, target = os.path.join(place, "source"), os.path.join(place, "target")
             os.mkdir(source)
@@ -214,7 +215,7 @@ class TestPacking:
 class TestCommands:
     """gcc -c for each source, then gcc -shared."""
 
-    def commands(self, sources: List[str], header_dir: str = "/h", **keys: Any) -> List[List[str]]:
+    def commands(self, sources: list[str], header_dir: str = "/h", **keys: Any) -> list[list[str]]:
         return _build.compile_commands(entry(**keys), sources, "gcc", header_dir, "/b", "x.so")
 
     def test_one_compilation_a_source_then_one_link(self) -> None:
@@ -290,7 +291,7 @@ class TestInputs:
         assert _build.inputs_digest({"a": 1, "b": [1]}) == _build.inputs_digest({"b": [1], "a": 1})
 
     @pytest.mark.parametrize("other", [{"a": 2, "b": [1, 2]}, {"a": 1, "b": [2, 1]}, {"a": 1}, {"a": "1", "b": [1, 2]}])
-    def test_everything_else_does(self, other: Dict[str, Any]) -> None:
+    def test_everything_else_does(self, other: dict[str, Any]) -> None:
         assert _build.inputs_digest(other) != _build.inputs_digest({"a": 1, "b": [1, 2]})
 
 

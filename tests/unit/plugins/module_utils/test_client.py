@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 import redis
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import (
     Client,
@@ -30,7 +31,7 @@ class Connection:
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.sent: List[Any] = []
+        self.sent: list[Any] = []
         self.ended = False
 
     def send_command(self, *words: str) -> None:
@@ -48,7 +49,7 @@ class Connection:
             raise redis.exceptions.ConnectionError("gone")
 
 
-def as_maps(reply: List[Any]) -> List[Any]:
+def as_maps(reply: list[Any]) -> list[Any]:
     """Return the same answer as RESP3 gives it."""
     return [dict(zip(entry[::2], entry[1::2])) for entry in reply]
 
@@ -96,14 +97,17 @@ class TestModuleList:
     @pytest.mark.parametrize("hello", [redis.exceptions.ResponseError("unknown command"), [b"server", b"redis"]])
     def test_the_first_refusal_is_told_where_hello_does_not_help(self, hello: Any) -> None:
         connection = Connection(redis.exceptions.ResponseError("NOPERM no MODULE for you"), hello)
-        with pytest.raises(ServerError, match="MODULE LIST at here: .*NOPERM no MODULE for you"):
+        with pytest.raises(ServerError, match=r"MODULE LIST at here: .*NOPERM no MODULE for you"):
             Client(connection, "here").modules()
 
 
 class TestInfo:
     """INFO."""
 
-    RAW = b"# Server\r\nredis_version:7.0.15\r\nprocess_id:812\r\n\r\n# Modules\r\nmodule:name=a,ver=1\r\nexecutable:/a:b\r\nnonsense\r\n"
+    RAW = (
+        b"# Server\r\nredis_version:7.0.15\r\nprocess_id:812\r\n\r\n"
+        b"# Modules\r\nmodule:name=a,ver=1\r\nexecutable:/a:b\r\nnonsense\r\n"
+    )
 
     def test_it_is_a_flat_dict_without_headings(self) -> None:
         assert _client.parse_info(self.RAW) == {
@@ -182,9 +186,9 @@ class TestCalls:
 class TestConnecting:
     """The login arguments reach redis-py."""
 
-    @pytest.fixture()
-    def made(self, monkeypatch: pytest.MonkeyPatch) -> List[Any]:
-        made: List[Any] = []
+    @pytest.fixture
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        made: list[Any] = []
 
         def kind(name: str) -> Any:
             class Recorded:
@@ -203,21 +207,23 @@ class TestConnecting:
             monkeypatch.setattr(redis.connection, name, kind(name))
         return made
 
-    def params(self, **given: Any) -> Dict[str, Any]:
+    def params(self, **given: Any) -> dict[str, Any]:
         return {**{name: spec.get("default") for name, spec in _client.LOGIN_ARGUMENTS.items()}, **given}
 
-    def test_plain(self, made: List[Any]) -> None:
+    def test_plain(self, made: list[Any]) -> None:
         client = _client.connect(self.params(login_user="probe", login_password="pw"), "hidden")
-        ((name, options),) = made
+        name, options = made[0]
         assert name == "Connection"
         assert options["host"] == "127.0.0.1"
         assert options["port"] == 6379
         assert (options["username"], options["password"]) == ("probe", "pw")
         assert options["socket_timeout"] == options["socket_connect_timeout"] == 5.0
+        _client.connect(self.params(login_timeout=2.5))
+        assert made[1][1]["socket_timeout"] == made[1][1]["socket_connect_timeout"] == 2.5
         assert client.where == "127.0.0.1:6379"
         assert client.config_command == "hidden"
 
-    def test_a_unix_socket_goes_before_host_and_port(self, made: List[Any]) -> None:
+    def test_a_unix_socket_goes_before_host_and_port(self, made: list[Any]) -> None:
         client = _client.connect(self.params(login_unix_socket="/run/s", tls=True, login_password="pw"))
         ((name, options),) = made
         assert name == "UnixDomainSocketConnection"
@@ -227,7 +233,7 @@ class TestConnecting:
         assert client.where == "/run/s"
 
     @pytest.mark.parametrize(("validate", "asked"), [(True, "required"), (False, "none")])
-    def test_tls(self, made: List[Any], validate: bool, asked: str) -> None:
+    def test_tls(self, made: list[Any], validate: bool, asked: str) -> None:
         _client.connect(
             self.params(tls=True, validate_certs=validate, ca_certs="/ca", client_cert_file="/c", client_key_file="/k")
         )
@@ -246,13 +252,13 @@ class TestConnecting:
             (ConnectionRefusedError("refused"), NotReachedError),
         ],
     )
-    def test_who_refuses_is_told_from_who_is_not_there(self, made: List[Any], error: Exception, kind: Any) -> None:
+    def test_who_refuses_is_told_from_who_is_not_there(self, made: list[Any], error: Exception, kind: Any) -> None:
         redis.connection.Connection.error = error
         with pytest.raises(ServerError, match=f"127.0.0.1:6379: .*{error}") as caught:
             _client.connect(self.params())
         assert type(caught.value) is kind
 
-    def passwords(self, made: List[Any], right: Any, said: str, **params: Any) -> List[Any]:
+    def passwords(self, made: list[Any], right: Any, said: str, **params: Any) -> list[Any]:
         """Return the passwords that were tried, in order, at a server that takes I(right) only."""
 
         class Guarded:
@@ -267,11 +273,11 @@ class TestConnecting:
         _client.connect(self.params(**params))
         return made
 
-    def test_the_password_until_now_is_tried_where_the_new_one_is_refused(self, made: List[Any]) -> None:
+    def test_the_password_until_now_is_tried_where_the_new_one_is_refused(self, made: list[Any]) -> None:
         given = {"login_password": "new", "login_current_password": "old"}
         assert self.passwords(made, "old", "WRONGPASS", **given) == ["new", "old"]
 
-    def test_the_right_password_is_the_only_one_tried(self, made: List[Any]) -> None:
+    def test_the_right_password_is_the_only_one_tried(self, made: list[Any]) -> None:
         assert self.passwords(made, "new", "WRONGPASS", login_password="new", login_current_password="old") == ["new"]
 
     @pytest.mark.parametrize(
@@ -281,15 +287,15 @@ class TestConnecting:
             "Client sent AUTH, but no password is set",
         ],
     )
-    def test_none_is_used_where_the_server_has_none_yet(self, made: List[Any], said: str) -> None:
+    def test_none_is_used_where_the_server_has_none_yet(self, made: list[Any], said: str) -> None:
         assert self.passwords(made, None, said, login_password="new") == ["new", None]
 
-    def test_no_other_password_is_invented(self, made: List[Any]) -> None:
+    def test_no_other_password_is_invented(self, made: list[Any]) -> None:
         with pytest.raises(ServerError, match="WRONGPASS"):
             self.passwords(made, None, "WRONGPASS", login_password="new")
         assert made == ["new"]
 
-    def test_where_nobody_answers_no_other_password_is_tried(self, made: List[Any]) -> None:
+    def test_where_nobody_answers_no_other_password_is_tried(self, made: list[Any]) -> None:
         redis.connection.Connection.error = ConnectionRefusedError("refused")
         with pytest.raises(NotReachedError):
             _client.connect(self.params(login_password="new", login_current_password="old"))

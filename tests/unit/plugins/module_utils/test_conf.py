@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
+import re
 
 import pytest
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf
-from ansible_collections.edgeops.redis_modules.plugins.module_utils._conf import ConfError, Directive
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._conf import ConfError, Directive
 
 ANY_TEXT = st.text() | st.text(alphabet=" \t\"'\\#xn0a\n\r\x00\x0b\x0c\x1c\x7f\x85\xa0\u2028\u2029é\U0001f600")
 LINES = st.text(alphabet=" \t\v\f\"'\\#xXnrtba0fFg\x1f\x7f\x85\xa0\u3000é")
@@ -19,53 +20,43 @@ NAMES = st.from_regex(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)?", fullmatch=True)
 DIRECTIVES = st.lists(st.builds(Directive, NAMES, st.lists(ANY_TEXT, max_size=4).map(tuple)))
 
 
-def split_as_redis_does(line: bytes) -> Optional[List[bytes]]:
-    """Follow sdssplitargs of src/sds.c step by step; None for its unbalanced quotes."""
-    args: List[bytes] = []
-    escapes = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
-    spaces, digits = b" \t\n\v\f\r", b"0123456789abcdefABCDEF"
-    at = 0
+SPACES = b" \t\n\v\f\r"
+ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
+IN_DOUBLE_QUOTES = re.compile(rb"\\x([0-9a-fA-F]{2})|\\(.)|([^\"])", re.DOTALL)
+IN_SINGLE_QUOTES = re.compile(rb"(?!)()|\\(')|([^'])", re.DOTALL)
 
-    def char(offset: int = 0) -> bytes:
-        return line[at + offset : at + offset + 1]
 
-    while True:
-        while char() and char() in spaces:
-            at += 1
-        if not char():
-            return args
-        current, quote = b"", b""
-        while True:
-            here = char()
-            if not here and quote:
+def split_as_redis_does(line: bytes) -> list[bytes] | None:
+    """Follow sdssplitargs of src/sds.c, on bytes; None for its unbalanced quotes."""
+    args: list[bytes] = []
+    rest = line.lstrip(SPACES)
+    while rest:
+        # Without quotes, a word ends at fewer characters than those that are skipped before it.
+        plain = re.match(rb"[^ \n\r\t\"']*", rest)
+        assert plain
+        word, rest = plain.group(), rest[plain.end() :]
+        if rest[:1] in (b'"', b"'"):
+            quoted = unquoted(rest[:1], rest[1:])
+            if quoted is None:
                 return None
-            if not quote and (not here or here in b" \n\r\t"):
-                break
-            if not quote and here in (b'"', b"'"):
-                quote = here
-            elif (
-                quote == b'"'
-                and here == b"\\"
-                and char(1) == b"x"
-                and all(char(n) and char(n) in digits for n in (2, 3))
-            ):
-                current += bytes([int(line[at + 2 : at + 4], 16)])
-                at += 3
-            elif quote == b'"' and here == b"\\" and char(1):
-                current += escapes.get(char(1), char(1))
-                at += 1
-            elif quote == b"'" and here == b"\\" and char(1) == b"'":
-                current += b"'"
-                at += 1
-            elif quote and here == quote:
-                if char(1) and char(1) not in spaces:
-                    return None
-                at += 1
-                break
-            else:
-                current += here
-            at += 1
-        args.append(current)
+            word, rest = word + quoted[0], quoted[1]
+        args.append(word)
+        rest = rest.lstrip(SPACES)
+    return args
+
+
+def unquoted(quote: bytes, rest: bytes) -> tuple[bytes, bytes] | None:
+    """Return what is in quotes and what comes behind them."""
+    word = b""
+    while not rest.startswith(quote):
+        match = (IN_DOUBLE_QUOTES if quote == b'"' else IN_SINGLE_QUOTES).match(rest)
+        if not match:
+            return None
+        code, escaped, plain = match.groups()
+        word += bytes([int(code, 16)]) if code else ESCAPES.get(escaped, escaped) if escaped else plain
+        rest = rest[match.end() :]
+    rest = rest[1:]
+    return None if rest[:1] and rest[:1] not in SPACES else (word, rest)
 
 
 class TestQuoting:
@@ -76,7 +67,7 @@ class TestQuoting:
         assert _conf.split(_conf.quote(value)) == [value]
 
     @given(st.lists(ANY_TEXT))
-    def test_any_arguments_survive_on_one_line(self, values: List[str]) -> None:
+    def test_any_arguments_survive_on_one_line(self, values: list[str]) -> None:
         assert _conf.split(" ".join(_conf.quote(value) for value in values)) == values
 
     @given(ANY_TEXT)
@@ -132,7 +123,7 @@ class TestQuoting:
             ('half"way in"', ["halfway in"]),
         ],
     )
-    def test_splitting_by_example(self, line: str, words: List[str]) -> None:
+    def test_splitting_by_example(self, line: str, words: list[str]) -> None:
         assert _conf.split(line) == words
 
     @pytest.mark.parametrize(
@@ -156,7 +147,7 @@ class TestParsing:
     """A redis.conf and its directives."""
 
     @given(DIRECTIVES)
-    def test_what_is_written_is_read_back(self, directives: List[Directive]) -> None:
+    def test_what_is_written_is_read_back(self, directives: list[Directive]) -> None:
         assert _conf.parse(_conf.render(directives)) == directives
 
     def test_comments_and_empty_lines_are_dropped(self) -> None:
@@ -198,6 +189,9 @@ class TestMasking:
             "USER SECRET",
             "rename-command CONFIG SECRET",
             "rename-command config SECRET",
+            '"requirepass" SECRET',
+            "'rename-command' CONFIG SECRET",
+            '"sentinel" auth-pass mymaster SECRET',
             "sentinel auth-pass mymaster SECRET",
             "SENTINEL AUTH-PASS mymaster SECRET",
             "sentinel sentinel-pass SECRET",
@@ -275,7 +269,7 @@ class TestTrial:
         a.level 3
     """
 
-    def trial(self) -> List[Directive]:
+    def trial(self) -> list[Directive]:
         return _conf.for_trial(_conf.parse(self.LIVE), "/run/trial", "/run/trial/s")
 
     def test_it_has_no_tie_to_the_live_servers_place(self) -> None:
@@ -320,7 +314,8 @@ class TestTrial:
 
     def test_it_keeps_all_other_settings_in_their_order(self) -> None:
         kept = _conf.parse(
-            "maxmemory 100mb\nrequirepass secret\nrename-command DEBUG x\nloadmodule /m/a.so one\nloadmodule /m/b.so\na.level 3"
+            "maxmemory 100mb\nrequirepass secret\nrename-command DEBUG x\n"
+            "loadmodule /m/a.so one\nloadmodule /m/b.so\na.level 3"
         )
         assert self.trial()[-len(kept) :] == kept
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _declaration
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._declaration import DeclarationError
 
@@ -17,7 +18,7 @@ SRC = {"name": "sensor", "src": "examples/sensor"}
 ARTIFACT = {"name": "sensor", "artifact": "sensor.so", "sha256": DIGEST}
 
 
-def faults_of(entries: Any) -> List[str]:
+def faults_of(entries: Any) -> list[str]:
     """Return the lines of the error."""
     with pytest.raises(DeclarationError) as caught:
         _declaration.declared(entries, FOLDER)
@@ -219,7 +220,7 @@ class TestFaults:
             ({"name": "gone", "state": "absent", "path": "/etc/passwd"}, "lies outside the module folder"),
         ],
     )
-    def test_it_is_told(self, entry: Dict[Any, Any], fault: str) -> None:
+    def test_it_is_told(self, entry: dict[Any, Any], fault: str) -> None:
         (said,) = faults_of([entry])
         assert said.startswith("module ")
         assert fault in said
@@ -241,7 +242,7 @@ class TestFaults:
             {"name": "gone", "state": "absent", "src": "x", "artifact": "y"},
         ],
     )
-    def test_what_is_fine_passes(self, entry: Dict[str, Any]) -> None:
+    def test_what_is_fine_passes(self, entry: dict[str, Any]) -> None:
         assert len(_declaration.declared([entry], FOLDER)) == 1
 
     def test_several_faults_of_one_entry_are_told_together(self) -> None:

@@ -9,13 +9,14 @@ import os
 import struct
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable
 
 import pytest
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _elf
-from ansible_collections.edgeops.redis_modules.plugins.module_utils._elf import Inspection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _elf
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._elf import Inspection
 
 BuildSo = Callable[..., str]
 HERE = os.uname().machine
@@ -60,8 +61,8 @@ class TestFaults:
     def test_one_built_with_valkeymodule_h(self, build_so: BuildSo) -> None:
         (fault,) = _elf.inspect(build_so(source=VALKEY)).faults
         assert (
-            fault
-            == "it does not export RedisModule_OnLoad; it exports ValkeyModule_OnLoad, so it was built with valkeymodule.h"
+            fault == "it does not export RedisModule_OnLoad; it exports ValkeyModule_OnLoad,"
+            " so it was built with valkeymodule.h"
         )
 
     def test_a_program(self, build_so: BuildSo) -> None:
@@ -88,7 +89,7 @@ class TestFaults:
     def test_cut_off_at_any_length(self, build_so: BuildSo, tmp_path: Path) -> None:
         whole = Path(build_so()).read_bytes()
         cut = tmp_path / "cut.so"
-        for length in sorted({*range(0, 200), *range(200, len(whole), 97), len(whole) - 1}):
+        for length in sorted({*range(200), *range(200, len(whole), 97), len(whole) - 1}):
             cut.write_bytes(whole[:length])
             inspection = _elf.inspect(str(cut))
             assert len(inspection.faults) == 1, length
@@ -109,7 +110,7 @@ class TestFaults:
 
         @settings(max_examples=400)
         @given(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4))
-        def check(changes: List[Any]) -> None:
+        def check(changes: list[Any]) -> None:
             damaged = bytearray(whole)
             for at, byte in changes:
                 damaged[at] = byte
@@ -143,6 +144,16 @@ class TestFaults:
         path = Path(build_so())
         damaged = bytearray(path.read_bytes())
         struct.pack_into(form, damaged, at, value)
+        path.write_bytes(damaged)
+        assert _elf.inspect(str(path)).faults != ()
+
+    def test_one_without_anything_to_load(self, build_so: BuildSo) -> None:
+        path = Path(build_so())
+        damaged = bytearray(path.read_bytes())
+        at, size, count = (*struct.unpack_from("<Q", damaged, 0x20), *struct.unpack_from("<HH", damaged, 0x36))
+        for header in range(at, at + size * count, size):
+            if struct.unpack_from("<I", damaged, header) == (1,):  # PT_LOAD becomes PT_NULL
+                struct.pack_into("<I", damaged, header, 0)
         path.write_bytes(damaged)
         assert _elf.inspect(str(path)).faults != ()
 
@@ -215,5 +226,5 @@ class TestMisfits:
             ([], ""),
         ],
     )
-    def test_the_highest_glibc_is_found_by_number(self, versions: List[str], highest: str) -> None:
+    def test_the_highest_glibc_is_found_by_number(self, versions: list[str], highest: str) -> None:
         assert _elf.highest_glibc(versions) == highest

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _header
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._header import HeaderError
 
@@ -169,8 +170,8 @@ class TestDebian:
     """apt is asked by a configuration of its own."""
 
     def fetch(
-        self, tmp_path: Path, *downloads: int, update: int = 0, versions: Tuple[str, ...] = ("5:7.0.15-2", "5:7.0.15-1")
-    ) -> Tuple[bytes, List[Any]]:
+        self, tmp_path: Path, *downloads: int, update: int = 0, versions: tuple[str, ...] = ("5:7.0.15-2", "5:7.0.15-1")
+    ) -> tuple[bytes, list[Any]]:
         etc, work = tmp_path / "etc", tmp_path / "work"
         (etc / "sources.list.d").mkdir(parents=True)
         work.mkdir()
@@ -180,7 +181,7 @@ class TestDebian:
         (etc / "sources.list.d" / "four.sources").write_text("Types: deb\nURIs: http://four/\n")
         codes, ran = list(downloads), []
 
-        def run(words: List[str], cwd: str = "") -> Tuple[int, str, str]:
+        def run(words: list[str], cwd: str = "") -> tuple[int, str, str]:
             ran.append(words)
             if "update" in words:
                 return update, "", "Hit:1\nE: no network\n"
@@ -237,11 +238,11 @@ class TestDebian:
 class TestRedHat:
     """dnf brings the source RPM, rpm2cpio opens it."""
 
-    def fetch(self, tmp_path: Path, download: int = 0, unpack: int = 0, brings: bool = True) -> Tuple[bytes, List[Any]]:
+    def fetch(self, tmp_path: Path, download: int = 0, unpack: int = 0, brings: bool = True) -> tuple[bytes, list[Any]]:
         folder, ran = tmp_path / "it's here", []
         folder.mkdir()
 
-        def run(words: Any, **options: Any) -> Tuple[int, str, str]:
+        def run(words: Any, **options: Any) -> tuple[int, str, str]:
             ran.append((words, options))
             if words[0] == "dnf":
                 if brings:

@@ -10,9 +10,10 @@ import hashlib
 import os
 import sys
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._host import LiveImage
 
@@ -165,9 +166,9 @@ class TestVersions:
 
     def test_of_the_server_on_this_host(self, tmp_path: Path) -> None:
         (tmp_path / "redis-server").write_text("")
-        ran: List[Any] = []
+        ran: list[Any] = []
 
-        def run(words: List[str]) -> Any:
+        def run(words: list[str]) -> Any:
             ran.append(words)
             return 0, "Redis server v=7.0.15", ""
 
@@ -211,22 +212,24 @@ class TestUnit:
 class TestLog:
     """The server's own last lines."""
 
-    def test_its_file_first_then_the_journal(self, tmp_path: Path) -> None:
-        (tmp_path / "log").write_bytes(b"one\ntwo \xff\nthree\n")
-        ran: List[Any] = []
+    def test_the_journal_first_then_its_file(self, tmp_path: Path) -> None:
+        (tmp_path / "log").write_bytes(b"three \xff\nfour\n")
+        ran: list[Any] = []
 
-        def run(words: List[str]) -> Any:
+        def run(words: list[str]) -> Any:
             ran.append(words)
-            return 0, "-- Journal begins --\nfour\n\nfive\n", ""
+            return 0, "-- Journal begins --\none\n\ntwo\n", ""
 
-        assert _host.log_excerpt(run, "u.service", str(tmp_path / "log"), 2) == ["two \ufffd", "three", "four", "five"]
+        assert _host.log_excerpt(run, "u.service", str(tmp_path / "log")) == ["one", "two", "three \ufffd", "four"]
         assert ran[0][:3] == ["journalctl", "-u", "u.service"]
+        assert "--since" in ran[0]
 
     def test_only_the_end_of_a_large_file_is_read(self, tmp_path: Path) -> None:
-        (tmp_path / "log").write_bytes(b"x" * 100000 + b"\nlast\n")
+        (tmp_path / "log").write_bytes(b"x" * 1000000 + b"\nlast\n")
         lines = _host.log_excerpt(lambda words: (1, "ignored", ""), "u", str(tmp_path / "log"))
         assert lines[-1] == "last"
-        assert len("".join(lines)) <= 16384
+        assert "ignored" not in lines
+        assert len("".join(lines)) <= 65536
 
     @pytest.mark.parametrize("logfile", ["", "/nowhere/log"])
     def test_no_file_and_no_journal(self, logfile: str) -> None:

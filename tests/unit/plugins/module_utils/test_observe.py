@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _observe, _plan
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from pathlib import Path
+from typing import Any
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _plan
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._host import FileState, LiveImage
@@ -29,9 +31,9 @@ class TestPresent:
     def judge(
         self,
         wanted: Wanted = WANTED,
-        loaded: Optional[LoadedModule] = LOADED,
-        disk: Optional[FileState] = DISK,
-        live: Optional[LiveImage] = LIVE,
+        loaded: LoadedModule | None = LOADED,
+        disk: FileState | None = DISK,
+        live: LiveImage | None = LIVE,
         runs: bool = True,
     ) -> Any:
         verdict = _plan.judge(wanted, loaded, disk, live, runs)
@@ -142,7 +144,7 @@ class TestAbsent:
             (LOADED, DISK, True, "drifted", ["MODULE LIST still reports it", "its file is still at /m/sensor.so"]),
         ],
     )
-    def test_it(self, loaded: Any, disk: Any, runs: bool, verdict: str, differences: List[str]) -> None:
+    def test_it(self, loaded: Any, disk: Any, runs: bool, verdict: str, differences: list[str]) -> None:
         found = _plan.judge(WANTED._replace(state="absent"), loaded, disk, None, runs)
         assert (found.verdict, found.differences) == (verdict, differences)
 
@@ -160,7 +162,7 @@ def test_only_modules_of_others_that_are_not_built_in_are_undeclared() -> None:
 class TestSettingChanges:
     """The running server's settings against those of a throwaway one."""
 
-    def changes(self, running: Any, tried: Any, conf: str = "") -> List[SettingChange]:
+    def changes(self, running: Any, tried: Any, conf: str = "") -> list[SettingChange]:
         return _plan.setting_changes(running, tried, _conf.parse(conf))
 
     def test_none_where_both_say_the_same(self) -> None:
@@ -220,6 +222,18 @@ class TestSettingChanges:
     ) -> None:
         assert self.changes({name: now}, {name: "the throwaway server's"}, conf) == [SettingChange(name, now, wanted)]
         assert self.changes({name: wanted}, {name: "the throwaway server's"}, conf) == []
+
+    def test_a_folder_behind_a_link_or_with_a_slash_is_the_same_folder(self, tmp_path: Path) -> None:
+        # CONFIG GET dir answers with the folder that the process is in, which has no links in its name.
+        (tmp_path / "data").mkdir()
+        (tmp_path / "link").symlink_to("data")
+        running = {"dir": str((tmp_path / "data").resolve())}
+        assert self.changes(running, {}, f"dir {tmp_path}/link") == []
+        assert self.changes(running, {}, f"dir {tmp_path}/data/") == []
+
+    @pytest.mark.parametrize("written", ["770", "0770"])
+    def test_a_socket_mode_may_have_a_leading_nought(self, written: str) -> None:
+        assert self.changes({"unixsocketperm": "770"}, {}, f"unixsocketperm {written}") == []
 
     def test_the_last_line_of_a_repeated_directive_counts(self) -> None:
         assert self.changes({"port": "2"}, {}, "port 1\nport 2") == []

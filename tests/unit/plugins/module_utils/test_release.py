@@ -9,30 +9,31 @@ import os
 import signal
 import stat
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _release
 
 UID, GID = os.geteuid(), os.getegid()
 
 
-@pytest.fixture()
-def owners(monkeypatch: pytest.MonkeyPatch) -> List[Any]:
+@pytest.fixture
+def owners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Who a file was given to, in order; nothing is given away for real, so that any user can run this."""
-    given: List[Any] = []
+    given: list[Any] = []
     monkeypatch.setattr(os, "fchown", lambda descriptor, uid, gid: given.append((uid, gid)))
     return given
 
 
-@pytest.fixture()
+@pytest.fixture
 def files(tmp_path: Path) -> Any:
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "target").write_bytes(b"old")
     return str(tmp_path / "new"), str(tmp_path / "target")
 
 
-@pytest.fixture()
+@pytest.fixture
 def short_time() -> Iterator[None]:
     """End what would go on for ever."""
 
@@ -49,7 +50,7 @@ def short_time() -> Iterator[None]:
 class TestReplace:
     """replace()."""
 
-    def test_whoever_has_the_old_file_open_keeps_the_old_content(self, files: Any, owners: List[Any]) -> None:
+    def test_whoever_has_the_old_file_open_keeps_the_old_content(self, files: Any, owners: list[Any]) -> None:
         source, target = files
         inode = os.stat(target).st_ino
         with open(target, "rb") as held:
@@ -58,13 +59,13 @@ class TestReplace:
         assert Path(target).read_bytes() == b"new"
         assert os.stat(target).st_ino != inode
 
-    def test_owner_and_mode_are_set(self, files: Any, owners: List[Any]) -> None:
+    def test_owner_and_mode_are_set(self, files: Any, owners: list[Any]) -> None:
         _release.replace(*files, 123, 456, 0o4555)
         assert owners == [(123, 456)]
         assert stat.S_IMODE(os.stat(files[1]).st_mode) == 0o4555
 
     def test_they_are_set_before_the_file_has_its_name(
-        self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch
+        self, files: Any, owners: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen = []
         rename = os.rename
@@ -78,7 +79,7 @@ class TestReplace:
         assert seen == [(0o555, 1, b"new", os.path.dirname(files[1]))]
 
     def test_nobody_else_can_read_a_secret_file_while_it_is_written(
-        self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch
+        self, files: Any, owners: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         modes = []
         fchown = os.fchown
@@ -97,7 +98,7 @@ class TestReplace:
 
     @pytest.mark.parametrize("step", ["fchown", "fchmod", "fsync", "rename"])
     def test_a_failure_at_any_step_leaves_the_old_file_and_nothing_else(
-        self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch, step: str
+        self, files: Any, owners: list[Any], monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
         def fail(*_: Any) -> None:
             raise OSError(28, "No space left on device")
@@ -108,21 +109,21 @@ class TestReplace:
         assert Path(files[1]).read_bytes() == b"old"
         assert sorted(os.listdir(os.path.dirname(files[1]))) == ["new", "target"]
 
-    def test_a_source_that_is_gone_leaves_the_old_file(self, files: Any, owners: List[Any]) -> None:
+    def test_a_source_that_is_gone_leaves_the_old_file(self, files: Any, owners: list[Any]) -> None:
         with pytest.raises(FileNotFoundError):
             _release.replace("/nowhere", files[1], UID, GID, 0o555)
         assert Path(files[1]).read_bytes() == b"old"
 
-    def test_what_a_killed_run_left_is_written_over(self, files: Any, owners: List[Any], tmp_path: Path) -> None:
+    def test_what_a_killed_run_left_is_written_over(self, files: Any, owners: list[Any], tmp_path: Path) -> None:
         (tmp_path / ".target.new").write_bytes(b"half of a much longer file")
         _release.replace(*files, UID, GID, 0o555)
         assert Path(files[1]).read_bytes() == b"new"
         assert sorted(os.listdir(tmp_path)) == ["new", "target"]
 
     def test_it_is_on_the_disk_before_and_after_the_rename(
-        self, files: Any, owners: List[Any], monkeypatch: pytest.MonkeyPatch
+        self, files: Any, owners: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        steps: List[str] = []
+        steps: list[str] = []
         fsync, rename = os.fsync, os.rename
         monkeypatch.setattr(
             os,
@@ -133,7 +134,7 @@ class TestReplace:
         _release.replace(*files, UID, GID, 0o555)
         assert steps == ["file", "rename", "folder"]
 
-    def test_a_link_is_replaced_and_not_followed(self, files: Any, owners: List[Any], tmp_path: Path) -> None:
+    def test_a_link_is_replaced_and_not_followed(self, files: Any, owners: list[Any], tmp_path: Path) -> None:
         os.symlink(files[1], tmp_path / "link")
         _release.replace(files[0], str(tmp_path / "link"), UID, GID, 0o555)
         assert not (tmp_path / "link").is_symlink()
@@ -172,7 +173,7 @@ class TestReleases:
         (folder / "x.so").write_bytes(content)
         return str(folder / "x.so")
 
-    def test_a_release_is_kept_by_its_digest_and_read_only(self, tmp_path: Path, owners: List[Any]) -> None:
+    def test_a_release_is_kept_by_its_digest_and_read_only(self, tmp_path: Path, owners: list[Any]) -> None:
         current = self.current(tmp_path, b"one")
         kept = _release.keep(str(tmp_path), "x", current)
         assert kept == str(tmp_path / ".releases" / "x" / ("7692c3ad3540bb80" + ".so"))
@@ -181,7 +182,7 @@ class TestReleases:
         assert owners == [(0, 0)]
         assert Path(current).read_bytes() == b"one"
 
-    def test_the_same_file_is_kept_once_and_counts_as_the_newest(self, tmp_path: Path, owners: List[Any]) -> None:
+    def test_the_same_file_is_kept_once_and_counts_as_the_newest(self, tmp_path: Path, owners: list[Any]) -> None:
         one = _release.keep(str(tmp_path), "x", self.current(tmp_path, b"one"))
         two = _release.keep(str(tmp_path), "x", self.current(tmp_path, b"two"))
         os.utime(one, (1, 1))
@@ -193,7 +194,7 @@ class TestReleases:
         assert _release.surplus(str(tmp_path), "x", 0) == [two, one]
 
     @pytest.mark.parametrize(("count", "gone"), [(0, 4), (1, 3), (3, 1), (4, 0), (9, 0)])
-    def test_the_oldest_are_surplus(self, tmp_path: Path, owners: List[Any], count: int, gone: int) -> None:
+    def test_the_oldest_are_surplus(self, tmp_path: Path, owners: list[Any], count: int, gone: int) -> None:
         kept = [
             _release.keep(str(tmp_path), "x", self.current(tmp_path, content)) for content in (b"d", b"a", b"c", b"b")
         ]
@@ -201,7 +202,7 @@ class TestReleases:
             os.utime(path, (second, second))
         assert _release.surplus(str(tmp_path), "x", count) == kept[:gone]
 
-    def test_other_modules_and_other_files_are_never_surplus(self, tmp_path: Path, owners: List[Any]) -> None:
+    def test_other_modules_and_other_files_are_never_surplus(self, tmp_path: Path, owners: list[Any]) -> None:
         _release.keep(str(tmp_path), "x", self.current(tmp_path, b"one"))
         (tmp_path / ".releases" / "x" / "README").write_text("")
         assert len(_release.surplus(str(tmp_path), "x", 0)) == 1

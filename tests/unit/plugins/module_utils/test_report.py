@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _report
 
-SENSOR: Dict[str, Any] = {
+SENSOR: dict[str, Any] = {
     "name": "sensor",
     "verdict": "loaded",
     "differences": [],

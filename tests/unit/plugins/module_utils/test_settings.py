@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any
 
 import pytest
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _declaration, _settings
-from ansible_collections.edgeops.redis_modules.plugins.module_utils._settings import SettingError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _declaration, _settings
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._settings import SettingError
 
 
 class TestIoThreads:
@@ -117,7 +118,7 @@ class TestLines:
     """Lines that the template writes."""
 
     @given(st.lists(st.text(), min_size=1))
-    def test_every_argument_arrives_as_it_is(self, args: List[str]) -> None:
+    def test_every_argument_arrives_as_it_is(self, args: list[str]) -> None:
         line = _settings.conf_line("loadmodule", args)
         assert "\n" not in line
         assert _conf.split(line) == ["loadmodule", *args]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _unit
 
 DROPIN = "[Service]\nMemoryMax=1G\n\n"
@@ -29,7 +30,8 @@ def test_a_failing_link_never_keeps_the_server_from_starting() -> None:
 
 
 def test_only_lines_about_the_drop_in_tell() -> None:
-    output = "/run/x/u.d/check.conf:3: Unknown key 'Mem' in section [Service], ignoring.\n/lib/systemd/system/other.service:1: old\n\n"
+    output = "/run/x/u.d/check.conf:3: Unknown key 'Mem' in section [Service], ignoring.\n"
+    output += "/lib/systemd/system/other.service:1: old\n\n"
     assert _unit.telling_lines(output, "/run/x/u.d/check.conf") == [
         "drop-in:3: Unknown key 'Mem' in section [Service], ignoring."
     ]
@@ -42,10 +44,10 @@ def test_systemd_sees_the_units_own_file_and_the_drop_in_and_nothing_is_left(
     fragment = tmp_path / "packaged.service"
     fragment.write_text("[Service]\nExecStart=/bin/true\n")
     work = tmp_path / "work"
-    monkeypatch.setattr(_unit.tempfile, "mkdtemp", lambda prefix, dir: work.mkdir() or str(work))  # noqa: A006
-    seen: List[Any] = []
+    monkeypatch.setattr(_unit.tempfile, "mkdtemp", lambda prefix, dir: work.mkdir() or str(work))
+    seen: list[Any] = []
 
-    def run(words: List[str], **_options: Any) -> Any:
+    def run(words: list[str], **_options: Any) -> Any:
         unit = Path(words[-1])
         conf = Path(str(unit) + ".d") / "check.conf"
         seen.append((words[:2], unit.name, unit.read_text(), conf.read_text()))

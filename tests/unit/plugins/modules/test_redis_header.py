@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _header
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_header
 
@@ -17,9 +18,9 @@ CONTENT = b"/* a header */ int RedisModule_Init(void);\n"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-@pytest.fixture()
+@pytest.fixture
 def header(
-    tmp_path: Path, run_module: Callable[..., Dict[str, Any]], commands: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run_module: Callable[..., dict[str, Any]], commands: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     binary = tmp_path / "redis-server"
     binary.write_text("")

@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _elf, _host
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_module_artifact
 
@@ -21,7 +22,7 @@ from ansible_collections.edgeops.redis_modules.plugins.modules import redis_modu
 class Builder:
     """A host with a compiler that only copies a finished .so, and the controller's part of the work."""
 
-    def __init__(self, root: Path, run: Callable[..., Dict[str, Any]], commands: Any, so: str) -> None:
+    def __init__(self, root: Path, run: Callable[..., dict[str, Any]], commands: Any, so: str) -> None:
         self.root, self.commands, self.so, self._run = root, commands, so, run
         self.src = root / "src"
         self.src.mkdir()
@@ -35,11 +36,11 @@ class Builder:
     def answer_version(self) -> None:
         self.commands.answer("gcc", "--version", out=self.version)
 
-    def compile(self, command: List[str], cwd: str = "", **_: Any) -> None:
+    def compile(self, command: list[str], cwd: str = "", **_: Any) -> None:
         target = Path(cwd) / command[command.index("-o") + 1]
         target.write_bytes(Path(self.so).read_bytes())
 
-    def __call__(self, check: bool = False, send: bool = True, **args: Any) -> Dict[str, Any]:
+    def __call__(self, check: bool = False, send: bool = True, **args: Any) -> dict[str, Any]:
         files = _build.source_files(str(self.src))
         given = {
             "name": "a",
@@ -60,10 +61,10 @@ class Builder:
         return len([command for command in self.commands.ran if command[-1] != "--version"])
 
 
-@pytest.fixture()
+@pytest.fixture
 def build(
     tmp_path: Path,
-    run_module: Callable[..., Dict[str, Any]],
+    run_module: Callable[..., dict[str, Any]],
     commands: Any,
     build_so: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,18 +113,18 @@ def test_time_stamps_alone_build_nothing(build: Builder) -> None:
     assert not build()["changed"]
 
 
-def change_source(build: Builder) -> Dict[str, Any]:
+def change_source(build: Builder) -> dict[str, Any]:
     (build.src / "a.c").write_text("int b;")
     return {}
 
 
-def change_compiler(build: Builder) -> Dict[str, Any]:
+def change_compiler(build: Builder) -> dict[str, Any]:
     build.version = "gcc (Debian 14.2.0) 14.2.0\n"
     build.answer_version()
     return {}
 
 
-def change_header(build: Builder) -> Dict[str, Any]:
+def change_header(build: Builder) -> dict[str, Any]:
     (build.root / "redismodule.h").write_text("x")
     return {"header": str(build.root / "redismodule.h")}
 
@@ -264,7 +265,7 @@ class TestMake:
 class TestArtifact:
     """One that was built elsewhere."""
 
-    def given(self, build: Builder, **changes: Any) -> Dict[str, Any]:
+    def given(self, build: Builder, **changes: Any) -> dict[str, Any]:
         return {"artifact": "a.so", "sha256": hashlib.sha256(Path(build.so).read_bytes()).hexdigest(), **changes}
 
     def test_it_is_asked_for_taken_and_found(self, build: Builder) -> None:

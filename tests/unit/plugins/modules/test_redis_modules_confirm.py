@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_modules_confirm
 
 
-@pytest.fixture()
+@pytest.fixture
 def confirm(
     tmp_path: Path,
-    run_module: Callable[..., Dict[str, Any]],
+    run_module: Callable[..., dict[str, Any]],
     server: Any,
     commands: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -31,7 +32,7 @@ def confirm(
     monkeypatch.setattr(_host, "live_images", lambda pid, paths: {str(path): live})
     commands.answer("journalctl", out="a line of the journal\n")
 
-    def run(check: bool = False, modules: Any = None, **args: Any) -> Dict[str, Any]:
+    def run(check: bool = False, modules: Any = None, **args: Any) -> dict[str, Any]:
         entry = {"name": "a", "path": str(path), "args": ["x y"], "version": 2, **args.pop("entry", {})}
         given = {"modules": [entry] if modules is None else modules, "logfile": "/nowhere/log", **args}
         return run_module(redis_modules_confirm.main, given, check)
@@ -61,7 +62,7 @@ def test_all_as_wanted(confirm: Any, check: bool) -> None:
         ({"sha256": "0" * 64}, "module a: drifted: sha256 is "),
     ],
 )
-def test_each_difference_fails_by_name(confirm: Any, entry: Dict[str, Any], message: str) -> None:
+def test_each_difference_fails_by_name(confirm: Any, entry: dict[str, Any], message: str) -> None:
     failed = confirm(entry=entry)
     assert failed["failed"]
     assert message in failed["msg"]

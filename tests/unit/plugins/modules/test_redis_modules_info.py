@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_modules_info
 
 
-@pytest.fixture()
-def info(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], server: Any, commands: Any) -> Any:
+@pytest.fixture
+def info(tmp_path: Path, run_module: Callable[..., dict[str, Any]], server: Any, commands: Any) -> Any:
     (tmp_path / "redis-server").write_text("")
     commands.answer(str(tmp_path / "redis-server"), "--version", out="Redis server v=7.0.15 sha=0")
     commands.answer("systemctl", "--version", out="systemd 252 (252.39)")

@@ -11,9 +11,10 @@ import os
 import pwd
 import stat
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _release
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_modules_place
 
@@ -23,7 +24,7 @@ USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_
 class Place:
     """The module folder of one host and a way to run the module on it."""
 
-    def __init__(self, root: Path, run: Callable[..., Dict[str, Any]]) -> None:
+    def __init__(self, root: Path, run: Callable[..., dict[str, Any]]) -> None:
         self.root = root
         self.folder = root / "modules"
         self.path = self.folder / "a.so"
@@ -34,20 +35,20 @@ class Place:
         path.write_bytes(content)
         return str(path)
 
-    def __call__(self, *entries: Dict[str, Any], check: bool = False, **args: Any) -> Dict[str, Any]:
+    def __call__(self, *entries: dict[str, Any], check: bool = False, **args: Any) -> dict[str, Any]:
         given = {"folder": str(self.folder), "owner": USER, "group": GROUP, "modules": list(entries), **args}
         return self._run(redis_modules_place.main, given, check)
 
-    def entry(self, content: bytes = b"one", **keys: Any) -> Dict[str, Any]:
+    def entry(self, content: bytes = b"one", **keys: Any) -> dict[str, Any]:
         return {"name": "a", "path": str(self.path), "artifact": self.artifact(content), **keys}
 
-    def tree(self) -> List[Any]:
+    def tree(self) -> list[Any]:
         """Return all that is there, to see whether anything changed."""
         return sorted((str(p), p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_mode) for p in self.root.rglob("*"))
 
 
-@pytest.fixture()
-def place(tmp_path: Path, run_module: Callable[..., Dict[str, Any]]) -> Place:
+@pytest.fixture
+def place(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> Place:
     return Place(tmp_path, run_module)
 
 
@@ -136,7 +137,7 @@ def test_every_folder_on_the_way_can_be_entered_whatever_the_umask(place: Place)
 
 
 @pytest.mark.parametrize(("keep", "left"), [(2, [b"2", b"3"]), (1, [b"3"]), (0, [])])
-def test_only_the_last_releases_are_kept(place: Place, keep: int, left: List[bytes]) -> None:
+def test_only_the_last_releases_are_kept(place: Place, keep: int, left: list[bytes]) -> None:
     for number, content in enumerate([b"1", b"2", b"3", b"4"]):
         done = place(place.entry(content), keep=keep)
         for kept in done["releases"]["a"]:

@@ -11,9 +11,10 @@ import os
 import pwd
 import stat
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _release
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_server_config
 
@@ -25,7 +26,7 @@ DROPIN = "[Service]\nMemoryMax=1G\n"
 class Host:
     """One host's files and a way to run the module on it."""
 
-    def __init__(self, root: Path, run: Callable[..., Dict[str, Any]]) -> None:
+    def __init__(self, root: Path, run: Callable[..., dict[str, Any]]) -> None:
         self.conf, self.dropin, self.backup = (
             root / "etc" / "redis.conf",
             root / "unit.d" / "50.conf",
@@ -33,7 +34,7 @@ class Host:
         )
         self._run = run
 
-    def __call__(self, conf: str = CONF, check: bool = False, **args: Any) -> Dict[str, Any]:
+    def __call__(self, conf: str = CONF, check: bool = False, **args: Any) -> dict[str, Any]:
         given = {
             "conf": conf,
             "conf_path": str(self.conf),
@@ -50,8 +51,8 @@ class Host:
         self.conf.write_text(text)
 
 
-@pytest.fixture()
-def host(tmp_path: Path, run_module: Callable[..., Dict[str, Any]], commands: Any) -> Host:
+@pytest.fixture
+def host(tmp_path: Path, run_module: Callable[..., dict[str, Any]], commands: Any) -> Host:
     commands.answer("systemctl", "show", out="LoadState=loaded\nFragmentPath=\n")
     return Host(tmp_path, run_module)
 
@@ -79,7 +80,8 @@ def test_check_mode_says_the_same_and_writes_nothing(host: Host) -> None:
 def test_comments_and_quoting_alone_are_no_difference(host: Host) -> None:
     host()
     host.conf.write_text(
-        '# edgeops.redis_modules, rewritten by CONFIG REWRITE\nport "6379"\nrequirepass wanted-secret\nRENAME-COMMAND CONFIG wanted-name\n'
+        '# edgeops.redis_modules, rewritten by CONFIG REWRITE\nport "6379"\n'
+        "requirepass wanted-secret\nRENAME-COMMAND CONFIG wanted-name\n"
     )
     assert not host()["changed"]
 

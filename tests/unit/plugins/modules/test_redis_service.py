@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable
 
 import pytest
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _trial
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _service, _trial
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._plan import SettingChange
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._trial import Trial
@@ -21,7 +22,7 @@ DROPIN = "[Service]\n"
 class Host:
     """A host whose server runs exactly as wanted, until a test changes something."""
 
-    def __init__(self, root: Path, run: Callable[..., Dict[str, Any]], server: Any, commands: Any) -> None:
+    def __init__(self, root: Path, run: Callable[..., dict[str, Any]], server: Any, commands: Any) -> None:
         self.server, self.commands, self._run = server, commands, run
         self.path = root / "a.so"
         self.path.write_bytes(b"one")
@@ -30,7 +31,7 @@ class Host:
         self.conf = f"dir {root}\nloadmodule {self.path} x\nmaxmemory 100\n"
         self.started_with = _conf.start_digest(_conf.parse(self.conf), DROPIN)
         self.tried = Trial("", [], {"maxmemory": "100", "databases": "16"}, [])
-        self.images: Dict[str, Any] = {}
+        self.images: dict[str, Any] = {}
         server.modules = [LoadedModule("a", 1, str(self.path), ("x",)), LoadedModule("vectorset", 1, "", ())]
         server.settings = {"maxmemory": "100", "databases": "16"}
         self.unit()
@@ -40,7 +41,7 @@ class Host:
             "systemctl", "show", out=f"LoadState={load}\nActiveState={active}\nMainPID={pid}\nUnitFileState={enabled}\n"
         )
 
-    def __call__(self, check: bool = False, **args: Any) -> Dict[str, Any]:
+    def __call__(self, check: bool = False, **args: Any) -> dict[str, Any]:
         module = {"name": "a", "path": str(self.path), "args": ["x"], **args.pop("module", {})}
         given = {
             "conf": self.conf,
@@ -53,15 +54,15 @@ class Host:
         }
         return self._run(redis_service.main, given, check)
 
-    def acted(self) -> List[str]:
+    def acted(self) -> list[str]:
         """Return what was asked of systemd besides questions."""
         return [command[1] for command in self.commands.with_start("systemctl") if command[1] != "show"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def host(
     tmp_path: Path,
-    run_module: Callable[..., Dict[str, Any]],
+    run_module: Callable[..., dict[str, Any]],
     server: Any,
     commands: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -70,7 +71,7 @@ def host(
     monkeypatch.setattr(_trial, "run", lambda binary, user, directives: made.tried)
     monkeypatch.setattr(_host, "started_with", lambda unit: made.started_with)
     monkeypatch.setattr(_host, "live_images", lambda pid, paths: made.images)
-    monkeypatch.setattr(redis_service, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(_service, "POLL_SECONDS", 0.01)
     commands.answer("journalctl", out="a line of the journal\n")
     return made
 

@@ -6,33 +6,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable
 
 import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _elf, _trial
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._trial import Trial
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_trial
 
 
-@pytest.fixture()
-def ran() -> List[Any]:
+@pytest.fixture
+def ran() -> list[Any]:
     return []
 
 
-@pytest.fixture()
+@pytest.fixture
 def trial(
     tmp_path: Path,
-    run_module: Callable[..., Dict[str, Any]],
+    run_module: Callable[..., dict[str, Any]],
     commands: Any,
     build_so: Any,
-    ran: List[Any],
+    ran: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Any:
     """Return a function that tries module a, which is good and loads."""
     binary, artifact = tmp_path / "redis-server", build_so()
     binary.write_text("")
-    outcome: Dict[str, Any] = {"trial": Trial("", [LoadedModule("a", 2, artifact, ("x",))], {}, [])}
+    outcome: dict[str, Any] = {"trial": Trial("", [LoadedModule("a", 2, artifact, ("x",))], {}, [])}
 
     def fake(binary: str, user: str, directives: Any) -> Any:
         ran.append((user, _conf.render(directives)))
@@ -44,7 +45,7 @@ def trial(
 
     def run(
         check: bool = False, shows: Any = None, version: str = "7.0.15", entry: Any = None, **args: Any
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         if shows is not None:
             outcome["trial"] = shows
         commands.answer(str(binary), "--version", out=f"Redis server v={version}")
@@ -60,14 +61,14 @@ def trial(
 
 @pytest.mark.parametrize("check", [True, False])
 def test_what_loads_as_declared_passes_and_changes_nothing(
-    trial: Any, ran: List[Any], tmp_path: Path, check: bool
+    trial: Any, ran: list[Any], tmp_path: Path, check: bool
 ) -> None:
     result = trial(check)
     assert (result["changed"], result["version"], result["modules"]) == (False, "7.0.15", [{"name": "a", "version": 2}])
     assert ran == [("redis", f"loadmodule {tmp_path}/good.so x\n")]
 
 
-def test_the_file_itself_is_tried_where_there_is_no_artifact(trial: Any, ran: List[Any]) -> None:
+def test_the_file_itself_is_tried_where_there_is_no_artifact(trial: Any, ran: list[Any]) -> None:
     assert "module a: there is no file at /m/a.so" in trial(entry={"artifact": None})["msg"]
     assert ran == []
 
@@ -86,7 +87,7 @@ def test_another_version_than_declared(trial: Any) -> None:
     assert "module a: MODULE LIST reports version 2, declared is 3" in trial(entry={"version": 3})["msg"]
 
 
-def test_a_damaged_artifact_is_never_run(trial: Any, ran: List[Any], tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_never_run(trial: Any, ran: list[Any], tmp_path: Path) -> None:
     (tmp_path / "bad.so").write_bytes(b"\x7fELF")
     assert trial(entry={"artifact": str(tmp_path / "bad.so")})["msg"].startswith(
         "module a: its ELF structure is damaged or cut off"
@@ -105,7 +106,7 @@ def test_a_damaged_artifact_is_never_run(trial: Any, ran: List[Any], tmp_path: P
         ),
     ],
 )
-def test_a_redis_that_is_too_old(trial: Any, ran: List[Any], version: str, entry: Any, why: str) -> None:
+def test_a_redis_that_is_too_old(trial: Any, ran: list[Any], version: str, entry: Any, why: str) -> None:
     assert trial(version=version, entry=entry)["msg"] == why
     assert ran == []
 
@@ -145,6 +146,6 @@ def test_a_missing_library(trial: Any, monkeypatch: pytest.MonkeyPatch, module: 
     assert library in trial(check=True)["skipped_reason"]
 
 
-def test_check_mode_before_anything_is_built(trial: Any, ran: List[Any]) -> None:
+def test_check_mode_before_anything_is_built(trial: Any, ran: list[Any]) -> None:
     assert trial(check=True, entry={"artifact": "/not/built.so"})["skipped_reason"] == "a is not built yet"
     assert ran == []
