@@ -203,7 +203,7 @@ def setting_changes(
 
 
 def same_place(name: str, running: str, wanted: str) -> bool:
-    """Whether a server is where its redis.conf puts it: it answers with a folder's real path, and a mode without noughts."""
+    """Whether a server is where redis.conf puts it: it answers with a folder's real path, a mode without noughts."""
     if name == "dir":
         return os.path.realpath(running) == os.path.realpath(wanted)
     if name == "unixsocketperm":

@@ -32,7 +32,7 @@ def properties(unit_files: Iterable[str]) -> list[str]:
     found = []
     for text in unit_files:
         section = ""
-        for raw in re.sub(r"\\\n\s*", " ", text).splitlines():
+        for raw in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
             line = raw.strip()
             if line.startswith("["):
                 section = line

@@ -294,10 +294,3 @@ class TestRun:
     @pytest.mark.parametrize("conf", ["port 1", 'requirepass ""', 'requirepass one\nrequirepass ""'])
     def test_no_password_where_it_has_none(self, conf: str) -> None:
         assert _trial._login(_conf.parse(conf)) == {}
-
-    def test_it_is_bounded_from_outside_and_runs_as_the_services_user(self) -> None:
-        words = _trial._command("/usr/bin/redis-server", "redis", "/c")
-        assert words[0] == "timeout"
-        assert str(_trial.LIMIT) in words
-        assert words[words.index("-u") + 1] == "redis"
-        assert words[-2:] == ["/usr/bin/redis-server", "/c"]

@@ -68,7 +68,7 @@ def host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Host:
     made = Host(tmp_path, run_module, server, commands)
-    monkeypatch.setattr(_trial, "run", lambda binary, user, directives: made.tried)
+    monkeypatch.setattr(_trial, "run", lambda server, binary, user, directives: made.tried)
     monkeypatch.setattr(_host, "started_with", lambda unit: made.started_with)
     monkeypatch.setattr(_host, "live_images", lambda pid, paths: made.images)
     monkeypatch.setattr(_service, "POLL_SECONDS", 0.01)

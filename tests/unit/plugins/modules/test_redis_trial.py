@@ -35,7 +35,7 @@ def trial(
     binary.write_text("")
     outcome: dict[str, Any] = {"trial": Trial("", [LoadedModule("a", 2, artifact, ("x",))], {}, [])}
 
-    def fake(binary: str, user: str, directives: Any) -> Any:
+    def fake(server: Any, binary: str, user: str, directives: Any) -> Any:
         ran.append((user, _conf.render(directives)))
         if isinstance(outcome["trial"], Exception):
             raise outcome["trial"]
