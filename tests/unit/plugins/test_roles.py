@@ -87,7 +87,7 @@ def test_a_default_has_the_documented_type(role: Path) -> None:
     for name, value in read(role / "defaults" / "main.yml").items():
         kind = all_options(role).get(name, {}).get("type", "str")
         if kind != "raw" and not is_template(value):
-            assert type(value) is kinds[kind], name
+            assert value.__class__ is kinds[kind], name
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: str(role.name))

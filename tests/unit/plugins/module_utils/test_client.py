@@ -256,7 +256,7 @@ class TestConnecting:
         redis.connection.Connection.error = error
         with pytest.raises(ServerError, match=f"127.0.0.1:6379: .*{error}") as caught:
             _client.connect(self.params())
-        assert type(caught.value) is kind
+        assert caught.value.__class__ is kind
 
     def passwords(self, made: list[Any], right: Any, said: str, **params: Any) -> list[Any]:
         """Return the passwords that were tried, in order, at a server that takes I(right) only."""

@@ -37,9 +37,10 @@ def trial(
 
     def fake(server: Any, binary: str, user: str, directives: Any) -> Any:
         ran.append((user, _conf.render(directives)))
-        if isinstance(outcome["trial"], Exception):
-            raise outcome["trial"]
-        return outcome["trial"]
+        found: Any = outcome.get("trial")
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     monkeypatch.setattr(_trial, "run", fake)
 
