@@ -11,7 +11,7 @@ import os
 import tarfile
 from typing import Any, Iterable, Mapping, Sequence
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the way of building changes, so that every artifact is built anew."""
 
 COMPILE_FLAGS = (

@@ -26,7 +26,11 @@ def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> list[dict[str, str
                 _row(
                     host,
                     "",
-                    {"name": NO_MODULE, "verdict": "unreachable", "differences": ["it was not confirmed in this run"]},
+                    {
+                        "name": NO_MODULE,
+                        "verdict": "unconfirmed",
+                        "differences": ["it failed or could not be reached in this run"],
+                    },
                 )
             )
         elif not verdicts:

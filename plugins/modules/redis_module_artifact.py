@@ -275,12 +275,13 @@ class Artifact:
                 f"there is no C compiler {self.params['cc']!r} on this host; run the role redis_toolchain first"
             )
         # One fixed name: it goes into the bytes of what a foreign Makefile builds.
-        folder = os.path.join(self.params["cache"], "build", self.name)
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = os.path.join(self.params["cache"], "build", self.name, "src")
+        shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
         os.makedirs(os.path.join(folder, ".objects"))
         _build.unpack(self.params["_archive"], folder)
         if _build.tree_digest(folder, self.source["files"]) != self.source["digest"]:
             raise _build.BuildError("the sources changed on the controller while they were sent; run again")
+        self.lay_header(folder)
         output = os.path.normpath(self.params["make_output"] or self.name + ".so")
         if self.origin == "make":
             commands = [_build.make_command(self.params)]
@@ -295,6 +296,12 @@ class Artifact:
         if not os.path.isfile(built):
             raise _build.BuildError(f"{' '.join(commands[-1])} ended well, but left no {output}; correct make_output")
         return built, commands, said
+
+    def lay_header(self, folder: str) -> None:
+        """Lay the server's header where Makefiles look for it as a file: in the sources, or in the folder above."""
+        for target in (os.path.join(folder, _header.HEADER), os.path.join(os.path.dirname(folder), _header.HEADER)):
+            if self.header and not os.path.exists(target):
+                shutil.copyfile(self.header, target)
 
     def run(self, command: list[str], folder: str) -> list[str]:
         """Run one command of the build and return the lines it said. Raises BuildError with the compiler's lines."""

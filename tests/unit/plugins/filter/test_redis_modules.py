@@ -85,8 +85,8 @@ def test_a_file_on_the_controller(tmp_path: Path) -> None:
 
 def test_the_report() -> None:
     rows = FILTERS["report_rows"]({"a": {"verdicts": []}}, ["a", "b"])
-    assert [row["verdict"] for row in rows] == ["no modules declared", "unreachable"]
-    assert "unreachable" in FILTERS["report_table"](rows)
+    assert [row["verdict"] for row in rows] == ["no modules declared", "unconfirmed"]
+    assert "unconfirmed" in FILTERS["report_table"](rows)
 
 
 def test_every_filter_is_documented_and_every_document_is_of_a_filter() -> None:

@@ -45,8 +45,8 @@ def test_a_row_shows_the_digest_of_what_runs_and_else_of_the_file() -> None:
 def test_a_host_without_a_result_was_not_reached() -> None:
     for results in ({}, {"a": {}}, {"a": None}):
         (row,) = _report.rows(["a"], results)
-        assert (row["verdict"], row["module"], row["version"], row["redis"]) == ("unreachable", "-", "-", "-")
-        assert row["differences"] == "it was not confirmed in this run"
+        assert (row["verdict"], row["module"], row["version"], row["redis"]) == ("unconfirmed", "-", "-", "-")
+        assert row["differences"] == "it failed or could not be reached in this run"
 
 
 def test_a_host_without_modules() -> None:
