@@ -109,6 +109,7 @@ def put_back(snapshot: Snapshot) -> list[str]:
         )
         if found != before:
             uid, gid = _release.owner_ids(kept.owner, kept.group)
+            _release.make_folders(os.path.dirname(kept.path))
             _release.replace(kept.copy, kept.path, uid, gid, int(kept.mode, 8))
             done.append(kept.path)
     return done

@@ -168,8 +168,14 @@ def telling_lines(lines: Sequence[str]) -> list[str]:
         in_report = in_report or "REDIS BUG REPORT START" in line
         if not line.strip() or noise.search(line) or (in_report and not _tells_of_crash(line)):
             continue
-        kept.append(line[:LINE_LENGTH])
+        kept.append(_without_secrets(line)[:LINE_LENGTH])
     return kept[-KEPT_LINES:]
+
+
+def _without_secrets(line: str) -> str:
+    """Return a line without the secret that it quotes: Redis shows the line of redis.conf that it could not read."""
+    quoted = re.match(r">>> '(.*)'?$", line)
+    return f">>> '{_conf.masked(quoted.group(1).rstrip(chr(39))).strip()}'" if quoted else line
 
 
 def _tells_of_crash(line: str) -> bool:

@@ -71,6 +71,17 @@ def test_it_is_put_back_by_rename_for_a_server_may_have_it_mapped(host: Path) ->
         assert held.read() == "port 2\n"
 
 
+def test_a_folder_that_is_gone_is_made_again(host: Path) -> None:
+    path = host / "service.d" / "own.conf"
+    path.parent.mkdir()
+    path.write_text("old")
+    taken = _snapshot.take(str(host / "kept" / "before"), [str(path)], 7, {})
+    path.unlink()
+    path.parent.rmdir()
+    assert _snapshot.put_back(taken) == [str(path)]
+    assert path.read_text() == "old"
+
+
 def test_a_closed_one_is_gone(host: Path) -> None:
     take(host)
     _snapshot.close(str(host / "kept" / "before"))

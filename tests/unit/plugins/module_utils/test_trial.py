@@ -191,6 +191,14 @@ class TestLines:
     def test_a_very_long_line_is_cut(self) -> None:
         assert _trial.telling_lines(["x" * 5000]) == ["x" * _trial.LINE_LENGTH]
 
+    def test_the_line_of_redis_conf_that_redis_quotes_shows_no_secret(self) -> None:
+        lines = [">>> 'masterauth one two'", ">>> 'requirepass \"a b'", ">>> 'maxmemory lots'"]
+        assert _trial.telling_lines(lines) == [
+            ">>> 'masterauth (hidden)'",
+            ">>> 'requirepass (hidden)'",
+            ">>> 'maxmemory lots'",
+        ]
+
     def test_the_last_ones_are_kept(self) -> None:
         lines = [str(number) for number in range(1000)]
         assert _trial.telling_lines(lines) == lines[-_trial.KEPT_LINES :]

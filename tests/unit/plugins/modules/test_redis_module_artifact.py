@@ -195,7 +195,7 @@ def test_sources_are_asked_for_only_where_they_are_needed(build: Builder) -> Non
 
 
 def test_a_compiler_that_fails_is_shown(build: Builder, commands: Any) -> None:
-    commands.answer("gcc", "-fPIC", code=1, err=f"{build.cache}/build/a/a.c:1: error: nonsense\n")
+    commands.answer("gcc", "-fPIC", code=1, err=f"{build.cache}/build/a/src/a.c:1: error: nonsense\n")
     failed = build()
     assert failed["failed"]
     assert failed["msg"].startswith("module a: it does not build (gcc: exit status 1):\na.c:1: error: nonsense\n")
