@@ -35,6 +35,7 @@ CONF = "/etc/redis/redis.conf"
 DROPIN = f"/etc/systemd/system/{UNIT}.d/50-edgeops-redis-modules.conf"
 FOLDER = "/var/lib/redis/modules"
 CACHE = "/var/cache/edgeops-redis-modules"
+SNAPSHOT = "/var/lib/edgeops-redis-modules/before"
 LOG = "/var/log/redis/redis-server.log"
 
 SUITES = {"r11": "bullseye", "r12": "bookworm", "r13": "trixie"}
@@ -168,7 +169,7 @@ class Host:
         """Bring the host back to the packaged Redis without modules or data; what was built stays cached."""
         self.sh(
             f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}; "
-            f"rm -rf /etc/systemd/system/{UNIT}.d /run/{UNIT}.started-with /etc/redis/* /var/lib/redis/* {LOG}; "
+            f"rm -rf /etc/systemd/system/{UNIT}.d /run/{UNIT}.started-with /etc/redis/* /var/lib/redis/* {LOG} {SNAPSHOT}; "
             f"cp -a /root/packaged.conf {CONF}; systemctl daemon-reload; systemctl start {UNIT}"
         )
         assert not self.modules()

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A module that tells what it was built and loaded with. Defines change it:
  * PROBE_NAME, PROBE_VERSION, PROBE_TEXT; PROBE_ERROR and PROBE_CRASH make its
- * OnLoad fail. With the argument "refuse" it refuses to load, too. */
+ * OnLoad fail, PROBE_LIVE_ONLY only in the service itself, where no trial can
+ * see it (Type=notify gives it a socket). With the argument "refuse" it refuses to load, too. */
 #include "redismodule.h"
 
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 #ifndef PROBE_NAME
@@ -55,6 +57,12 @@ int RedisModule_OnLoad(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) 
 #ifdef PROBE_ERROR
     RedisModule_Log(ctx, "warning", "probe is built to refuse");
     return REDISMODULE_ERR;
+#endif
+#ifdef PROBE_LIVE_ONLY
+    if (getenv("NOTIFY_SOCKET")) {
+        RedisModule_Log(ctx, "warning", "probe refuses the live server");
+        return REDISMODULE_ERR;
+    }
 #endif
     received = RedisModule_Alloc(sizeof(*received) * (size_t)(argc + 1));
     received_count = argc;
