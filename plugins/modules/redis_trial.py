@@ -126,7 +126,15 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _elf, _host, _sandbox, _trial
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _elf,
+    _host,
+    _sandbox,
+    _trial,
+    _unit,
+)
 
 
 def version_faults(version: str, minimum: str, modules: list[dict[str, Any]]) -> list[str]:
@@ -139,6 +147,16 @@ def version_faults(version: str, minimum: str, modules: list[dict[str, Any]]) ->
         for m in modules
         if m["config"] and have < (7,)
     ]
+
+
+def dropin_faults(module: AnsibleModule) -> list[str]:
+    """Return what systemd finds wrong with the drop-in that the unit is going to have."""
+    unit, dropin = module.params["unit"], module.params["dropin"]
+    fragment = _host.unit_state(module.run_command, unit).get("FragmentPath")
+    if not dropin or not fragment:
+        return []
+    found = _unit.faults(module.run_command, unit, fragment, dropin)
+    return [f"systemd does not accept the drop-in: {fault}" for fault in found]
 
 
 def file_faults(modules: list[dict[str, Any]]) -> list[str]:
@@ -204,7 +222,7 @@ def main() -> None:
         module.fail_json(msg=f"redis.conf: {error}", version=version)
     faults = version_faults(version, params["minimum_version"], modules)
     try:
-        faults = faults or file_faults(modules)
+        faults = faults or file_faults(modules) or dropin_faults(module)
         if faults:
             module.fail_json(msg="\n".join(faults), version=version)
         paths = {entry["path"]: entry["artifact"] for entry in modules}

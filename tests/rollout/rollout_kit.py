@@ -169,7 +169,8 @@ class Host:
         """Bring the host back to the packaged Redis without modules or data; what was built stays cached."""
         self.sh(
             f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}; "
-            f"rm -rf /etc/systemd/system/{UNIT}.d /run/{UNIT}.started-with /etc/redis/* /var/lib/redis/* {LOG} {SNAPSHOT}; "
+            f"rm -rf /etc/systemd/system/{UNIT}.d /run/{UNIT}.started-with {SNAPSHOT} {LOG} "
+            "/etc/redis/* /var/lib/redis/*; "
             f"cp -a /root/packaged.conf {CONF}; systemctl daemon-reload; systemctl start {UNIT}"
         )
         assert not self.modules()
