@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.mirrors import own_mirrors
 from labkit.plan import Ranges, parse_ranges
 
 # What concerns the whole machine is kept here: it must not outlive a boot, and
@@ -42,9 +43,10 @@ class Config:
 def load_config() -> Config:
     """Read LAB_DIR, LAB_NETWORK, LAB_MIRROR and LAB_SECURITY_MIRROR."""
     checkout = Path(__file__).resolve().parents[2]
+    mirror, security_mirror = own_mirrors()
     return Config(
         root=Path(os.environ.get("LAB_DIR") or checkout / "build" / "lab").resolve(),
         ranges=parse_ranges(os.environ.get("LAB_NETWORK")),
-        mirror=os.environ.get("LAB_MIRROR") or "http://deb.debian.org/debian",
-        security_mirror=os.environ.get("LAB_SECURITY_MIRROR") or "http://deb.debian.org/debian-security",
+        mirror=os.environ.get("LAB_MIRROR") or mirror,
+        security_mirror=os.environ.get("LAB_SECURITY_MIRROR") or security_mirror,
     )

@@ -28,6 +28,11 @@ FORGET = 'rm -f "$1"/etc/ssh/ssh_host_*_key* "$1"/etc/machine-id "$1"/etc/hostna
 
 def sources(config: Config, suite: str) -> list[str]:
     """The lines of an image's sources.list."""
+    if not config.mirror or not config.security_mirror:
+        raise LabError(
+            "this machine's apt sources name no Debian archive: say where packages come from with "
+            "LAB_MIRROR and LAB_SECURITY_MIRROR"
+        )
     return [
         f"deb {config.mirror} {suite} main",
         f"deb {config.mirror} {suite}-updates main",

@@ -26,7 +26,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+sys.path.insert(0, str(REPOSITORY / "lab"))
+from labkit.mirrors import own_mirrors  # noqa: E402
+
+MIRROR = os.environ.get("LAB_MIRROR") or own_mirrors()[0]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 

@@ -54,15 +54,15 @@ class TestSources:
 
     def test_one_line_form(self) -> None:
         text = """# deb http://commented/ x main
-deb http://deb.debian.org/debian bookworm main contrib
-deb-src http://deb.debian.org/debian bookworm main contrib
+deb http://mirror.example.com/debian bookworm main contrib
+deb-src http://mirror.example.com/debian bookworm main contrib
 deb [signed-by=/k.gpg arch=amd64] https://x/ stable main  # why
   deb http://indented/ x main
 
 nonsense
 """
         assert _header.deb_src_lines(text).splitlines() == [
-            "deb-src http://deb.debian.org/debian bookworm main contrib",
+            "deb-src http://mirror.example.com/debian bookworm main contrib",
             "deb-src [signed-by=/k.gpg arch=amd64] https://x/ stable main  # why",
             "deb-src http://indented/ x main",
         ]
@@ -75,13 +75,13 @@ nonsense
     def test_deb822_form(self) -> None:
         text = """# Debian
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example.com/debian
 Suites: trixie trixie-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb deb-src
-URIs: http://security.debian.org
+URIs: http://security.example.com
 Suites: trixie-security
 Components: main
 # a comment inside
@@ -98,13 +98,13 @@ URIs: http://disabled/
         assert (
             _header.deb_src_stanzas(text)
             == """Types: deb-src
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example.com/debian
 Suites: trixie trixie-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb-src
-URIs: http://security.debian.org
+URIs: http://security.example.com
 Suites: trixie-security
 Components: main
 Signed-By:
