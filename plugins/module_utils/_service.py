@@ -42,7 +42,12 @@ def await_ready(run: _host.Run, unit: str, connect: Callable[[], _client.Client]
             if loading == "0":
                 return
             last = "it is still loading its data"
-        except _client.ServerError as error:
+        except _client.NotReachedError as error:
+            # Waiting mends a server that starts, not a certificate.
+            if "CERTIFICATE" in str(error):
+                raise ServiceError(f"the server started, but can't be asked: {error}") from error
             last = str(error)
+        except _client.ServerError as error:
+            raise ServiceError(f"the server started, but can't be asked: {error}") from error
         time.sleep(POLL_SECONDS)
     raise ServiceError(f"the server was not ready {timeout} seconds after its start: {last}")
