@@ -183,6 +183,21 @@ def live_images(pid: int, paths: Iterable[str]) -> dict[str, LiveImage]:
     return images
 
 
+def mapped_modules(maps: str) -> list[str]:
+    """Return the shared objects of /proc/PID/maps that are no system libraries: a server's modules, by path."""
+    system = re.compile(r"/(usr/)?lib(32|64)?/(?!redis/modules/)")
+    return sorted(path for path in parse_maps(maps) if path.endswith(".so") and not system.match(path))
+
+
+def modules_of_process(pid: int) -> list[str]:
+    """Return the paths of the modules that process I(pid) has mapped; empty where it is gone."""
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as stream:
+            return mapped_modules(stream.read())
+    except OSError:
+        return []
+
+
 def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> list[str]:
     """Return the last lines that the server wrote: to the journal in the last minutes, and to its log file.
 

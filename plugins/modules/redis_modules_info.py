@@ -26,6 +26,10 @@ options:
     description: The systemd unit of the server.
     type: str
     default: redis-server.service
+  conf_path:
+    description: Where redis.conf lies, for what the next start would load.
+    type: path
+    default: /etc/redis/redis.conf
   paths:
     description:
       - Where modules are expected, by name. Redis before 7.0 does not tell the path of a module; this does.
@@ -102,6 +106,13 @@ server:
       description: Why none answered; empty where one did.
       type: str
       sample: "127.0.0.1:6379: Connection refused"
+    files:
+      description:
+        - The paths of the modules that the unit's process has mapped, and of those that redis.conf loads at the next
+          start. They can be seen without a login.
+      type: list
+      elements: str
+      sample: [/var/lib/redis/modules/sensorwindow.so]
     version:
       description: The version of the running server.
       type: str
@@ -183,7 +194,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _observe, _plan
 
 
 def describe(seen: _observe.Running, paths: dict[str, str]) -> list[dict[str, Any]]:
@@ -213,6 +224,17 @@ def describe(seen: _observe.Running, paths: dict[str, str]) -> list[dict[str, An
     return described
 
 
+def module_files(pid: int, conf_path: str) -> list[str]:
+    """Return the files of the modules that run or would run after the next start, without asking the server."""
+    found = _host.modules_of_process(pid) if pid else []
+    try:
+        with open(conf_path, encoding="utf-8", errors="surrogateescape") as stream:
+            directives = _conf.parse(stream.read())
+    except (OSError, _conf.ConfError):
+        directives = []
+    return sorted({*found, *(d.args[0] for d in directives if d.name == "loadmodule" and d.args)})
+
+
 def number(info: dict[str, str], field: str) -> int:
     """Return a field of INFO as a number; 0 where it is not there."""
     return int(info.get(field) or 0)
@@ -224,6 +246,7 @@ def main() -> None:
         argument_spec={
             "binary": {"type": "path", "default": "/usr/bin/redis-server"},
             "unit": {"type": "str", "default": "redis-server.service"},
+            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
             "paths": {"type": "dict", "default": {}},
             **_client.LOGIN_ARGUMENTS,
         },
@@ -236,6 +259,7 @@ def main() -> None:
         "service": "not-found" if unit.get("LoadState") == "not-found" else unit.get("ActiveState", "unknown"),
         "running": False,
         "error": "",
+        "files": module_files(_host.main_pid(unit), module.params["conf_path"]),
     }
     modules: list[dict[str, Any]] = []
     if _client.REDIS_IMPORT_ERROR:

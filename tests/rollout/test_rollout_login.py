@@ -88,7 +88,7 @@ def test_password_acl_user_and_tls(lab: Lab, fleet: list[Host]) -> None:
         ),
     }
     # The packaged servers do not listen where they will, so nobody can ask them yet which modules they run.
-    lab.ansible(fleet, [probe()], host_variables=host_variables, redis_rollout_allow_unseen=True).good()
+    lab.ansible(fleet, [probe()], host_variables=host_variables).good()
     for host in fleet:
         assert host.modules(login=logins[host.name]) == {"probe": 1}
     assert "NOAUTH" in by_password.cli("MODULE", "LIST")

@@ -241,3 +241,18 @@ def test_what_a_binary_depends_on_here() -> None:
     assert facts["architecture"] == os.uname().machine
     assert facts["cores"] == len(os.sched_getaffinity(0))
     assert facts["libc"].startswith("glibc ") or facts["libc"] == "unknown"
+
+
+def test_a_servers_modules_are_the_shared_objects_that_are_no_system_libraries() -> None:
+    lines = [
+        "7f00-7f01 r-xp 00000000 08:01 11 /usr/lib/x86_64-linux-gnu/libc.so.6",
+        "7f01-7f02 r-xp 00000000 08:01 12 /lib64/ld-linux.so",
+        "7f02-7f03 r-xp 00000000 08:01 13 /usr/lib/redis/modules/packaged.so",
+        "7f03-7f04 r-xp 00000000 08:01 14 /var/lib/redis/modules/old.so (deleted)",
+        "7f04-7f05 r--p 00000000 08:01 15 /var/lib/redis/modules/data.so",
+        "7f05-7f06 r-xp 00000000 08:01 16 /usr/bin/redis-check-rdb",
+    ]
+    assert _host.mapped_modules("\n".join(lines)) == [
+        "/usr/lib/redis/modules/packaged.so",
+        "/var/lib/redis/modules/old.so",
+    ]

@@ -38,6 +38,7 @@ def test_a_running_server(info: Any, server: Any, check: bool) -> None:
         "service": "active",
         "running": True,
         "error": "",
+        "files": [],
         "version": "7.0.15",
         "mode": "standalone",
         "role": "master",
