@@ -156,7 +156,7 @@ def dropin_faults(module: AnsibleModule) -> list[str]:
     if not dropin or not fragment:
         return []
     found = _unit.faults(module.run_command, unit, fragment, dropin)
-    return [f"systemd does not accept the drop-in: {fault}" for fault in found]
+    return [f"systemd does not accept the drop-in; correct redis_server_dropin_lines: {fault}" for fault in found]
 
 
 def file_faults(modules: list[dict[str, Any]]) -> list[str]:
