@@ -106,6 +106,9 @@ server:
       description: Why none answered; empty where one did.
       type: str
       sample: "127.0.0.1:6379: Connection refused"
+    login_refused:
+      description: Whether a server is there, but did not take the login.
+      type: bool
     files:
       description:
         - The paths of the modules that the unit's process has mapped, and of those that redis.conf loads at the next
@@ -259,6 +262,7 @@ def main() -> None:
         "service": "not-found" if unit.get("LoadState") == "not-found" else unit.get("ActiveState", "unknown"),
         "running": False,
         "error": "",
+        "login_refused": False,
         "files": module_files(_host.main_pid(unit), module.params["conf_path"]),
     }
     modules: list[dict[str, Any]] = []
@@ -273,6 +277,7 @@ def main() -> None:
             client.close()
         except _client.ServerError as error:
             server["error"] = str(error)
+            server["login_refused"] = not isinstance(error, _client.NotReachedError)
         else:
             server.update(
                 running=True,

@@ -39,6 +39,7 @@ def test_a_running_server(info: Any, server: Any, check: bool) -> None:
         "running": True,
         "error": "",
         "files": [],
+        "login_refused": False,
         "version": "7.0.15",
         "mode": "standalone",
         "role": "master",
