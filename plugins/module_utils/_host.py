@@ -142,6 +142,15 @@ def started_with(unit: str) -> str:
         return ""
 
 
+def read_maps(pid: int) -> str:
+    """Return /proc/PID/maps; empty where the process is gone or may not be read."""
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
 def parse_maps(text: str) -> dict[str, tuple[int, bool, str]]:
     """Return the executable file mappings of /proc/PID/maps: path to (inode, deleted, address range)."""
     images: dict[str, tuple[int, bool, str]] = {}
@@ -164,11 +173,7 @@ def live_images(pid: int, paths: Iterable[str]) -> dict[str, LiveImage]:
     The digest is read through /proc/PID/map_files, so it is that of the code that runs even where the path
     names a newer file. Empty where the process is gone or may not be read.
     """
-    try:
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as stream:
-            mapped = parse_maps(stream.read())
-    except OSError:
-        return {}
+    mapped = parse_maps(read_maps(pid))
     images = {}
     for path in paths:
         real = os.path.realpath(path)
@@ -191,11 +196,7 @@ def mapped_modules(maps: str) -> list[str]:
 
 def modules_of_process(pid: int) -> list[str]:
     """Return the paths of the modules that process I(pid) has mapped; empty where it is gone."""
-    try:
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as stream:
-            return mapped_modules(stream.read())
-    except OSError:
-        return []
+    return mapped_modules(read_maps(pid))
 
 
 def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> list[str]:

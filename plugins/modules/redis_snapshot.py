@@ -117,12 +117,7 @@ class Keeper:
 
     def connect(self) -> _client.Client:
         """Open a connection with whichever password is right by now. Raises ServerError."""
-        try:
-            return _client.connect(self.params)
-        except _client.NotReachedError:
-            raise
-        except _client.ServerError:
-            return _client.connect({**self.params, "login_password": self.params["login_current_password"]})
+        return _client.connect(self.params)
 
     def running_modules(self) -> dict[str, int]:
         """Return name to version of the modules that run. Raises ServerError."""
@@ -152,11 +147,12 @@ class Keeper:
         if snapshot is None or self.module.check_mode:
             return {"changed": snapshot is not None, "modules": snapshot.modules if snapshot else {}}
         restored = _snapshot.put_back(snapshot)
-        self.module.run_command(["systemctl", "daemon-reload"])
         # A server that did not run before is left to whoever stopped it.
         restarted = snapshot.pid not in (0, self.pid())
         if restarted:
             self.start_again(restored)
+        else:
+            self.module.run_command(["systemctl", "daemon-reload"])
         modules = self.confirmed(snapshot, restored) if snapshot.pid else {}
         _snapshot.close(self.params["folder"])
         return {
