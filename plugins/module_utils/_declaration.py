@@ -16,6 +16,9 @@ ORIGINS = ("src", "artifact")
 BUILD_KEYS = ("sources", "include_dirs", "defines", "cflags", "ldflags", "libraries")
 MAKE_KEYS = ("make_target", "make_output", "make_args")
 
+RISKS = ("delete_keys", "executable_stack", "missing_api", "outside_memory", "processes", "text_relocations")
+"""What a rollout refuses unless a module's entry accepts it by name."""
+
 MODULE_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -35,6 +38,19 @@ MODULE_OPTIONS: dict[str, dict[str, Any]] = {
     "args": {"type": "list", "elements": "str", "default": []},
     "config": {"type": "dict", "default": {}},
     "version": {"type": "int"},
+    "smoke": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "command": {"type": "list", "elements": "str", "required": True},
+            "expect": {"type": "raw"},
+            "query": {"type": "str"},
+            "after_restart": {"type": "bool"},
+        },
+    },
+    "strategy": {"type": "str", "choices": ["restart", "hot", "hot_or_restart"], "default": "restart"},
+    "accept": {"type": "list", "elements": "str", "default": [], "choices": list(RISKS)},
 }
 """The keys of an entry. The roles' argument_specs say the same to the user; a unit test holds them together."""
 
@@ -87,6 +103,8 @@ def completed(entry: Mapping[str, Any], folder: str) -> dict[str, Any]:
             module[key] = (
                 list(default) if isinstance(default, list) else dict(default) if isinstance(default, dict) else default
             )
+        elif key == "smoke":
+            module[key] = [_completed_smoke(item) for item in value]
         elif spec["type"] == "list":
             module[key] = [setting_text(item) for item in value]
         elif spec["type"] == "int":
@@ -100,6 +118,11 @@ def completed(entry: Mapping[str, Any], folder: str) -> dict[str, Any]:
     module["path"] = posixpath.normpath(posixpath.join(folder, module["path"] or module["name"] + ".so"))
     module["config"] = {directive_name(module["name"], key): value for key, value in module["config"].items()}
     return module
+
+
+def _completed_smoke(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one smoke command with the keys that it has; without expect, any answer but an error will do."""
+    return {**item, "command": [setting_text(word) for word in item["command"]]}
 
 
 def directive_name(module: str, key: str) -> str:
@@ -127,10 +150,16 @@ def entry_faults(entry: Mapping[str, Any]) -> list[str]:
     name = str(entry.get("name") or "")
     if not _NAME.fullmatch(name):
         faults.append(f"name {name!r} must be letters, digits, _ . or -, as MODULE LIST reports it")
-    state = entry.get("state") or "present"
-    if state not in MODULE_OPTIONS["state"]["choices"]:
-        faults.append(f"state {state!r} must be present or absent")
-    if state == "absent":
+    for key in ("state", "strategy"):
+        choices = MODULE_OPTIONS[key]["choices"]
+        if entry.get(key) and entry[key] not in choices:
+            faults.append(f"{key} {entry[key]!r} must be {', '.join(choices[:-1])} or {choices[-1]}")
+    faults += [
+        f"accept: {risk!r} is none of {', '.join(RISKS)}" for risk in entry.get("accept") or [] if risk not in RISKS
+    ]
+    for item in entry.get("smoke") or []:
+        faults += _smoke_faults(item)
+    if entry.get("state") == "absent":
         return faults
     return faults + _origin_faults(entry) + _text_faults(entry)
 
@@ -140,7 +169,7 @@ def _type_faults(key: str, wanted: str, value: Any) -> list[str]:
         return []
     if wanted == "list" and (not isinstance(value, Sequence) or isinstance(value, (str, bytes))):
         return [f"{key} must be a list, not {value!r}"]
-    if wanted == "list":
+    if wanted == "list" and key != "smoke":
         return [
             f"{key} holds {item!r}; each item must be text"
             for item in value
@@ -159,6 +188,22 @@ def _type_faults(key: str, wanted: str, value: Any) -> list[str]:
     if wanted == "str" and isinstance(value, (Mapping, list)):
         return [f"{key} must be text, not {value!r}"]
     return []
+
+
+def _smoke_faults(item: Any) -> list[str]:
+    """Return what is wrong with one smoke command."""
+    options = MODULE_OPTIONS["smoke"]["options"]
+    if not isinstance(item, Mapping) or not item.get("command"):
+        return [f"smoke holds {item!r}; each item needs a command, as a list of words"]
+    faults = [f"smoke: unknown key {key!r}; the keys are {', '.join(options)}" for key in item if key not in options]
+    words = item["command"]
+    if not isinstance(words, Sequence) or isinstance(words, str):
+        return [*faults, f"smoke: the command {words!r} must be a list of words"]
+    if any(word is None or isinstance(word, (Mapping, list)) for word in words):
+        faults.append(f"smoke: each word of {words!r} must be text")
+    if item.get("query") and "expect" not in item:
+        faults.append(f"smoke: the query {item['query']!r} needs what to expect of it")
+    return faults
 
 
 def _origin_faults(entry: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -49,6 +50,9 @@ class TestDefaults:
                 "args": [],
                 "config": {},
                 "version": None,
+                "smoke": [],
+                "strategy": "restart",
+                "accept": [],
             }
         ]
 
@@ -252,3 +256,39 @@ class TestFaults:
     def test_the_module_folder_must_be_absolute(self) -> None:
         with pytest.raises(DeclarationError, match="the module folder 'modules' must be an absolute path"):
             _declaration.declared([SRC], "modules")
+
+
+class TestTrialKeys:
+    """What an entry says of its trial and its switch."""
+
+    def test_smoke_commands_keep_what_is_expected_as_it_is(self) -> None:
+        smoke = [
+            {"command": ["A.ADD", 1, True], "expect": 1},
+            {"command": ["A.GET"], "query": "[0]", "expect": None, "after_restart": False},
+        ]
+        (module,) = _declaration.declared([{"name": "a", "src": "a", "smoke": smoke}], FOLDER)
+        assert module["smoke"] == [
+            {"command": ["A.ADD", "1", "yes"], "expect": 1},
+            {"command": ["A.GET"], "query": "[0]", "expect": None, "after_restart": False},
+        ]
+
+    @pytest.mark.parametrize(
+        ("smoke", "fault"),
+        [
+            (["PING"], "each item needs a command"),
+            ([{"expect": 1}], "each item needs a command"),
+            ([{"command": "PING x"}], "must be a list of words"),
+            ([{"command": ["PING", None]}], "must be text"),
+            ([{"command": ["PING"], "expected": 1}], "unknown key 'expected'"),
+            ([{"command": ["PING"], "query": "[0]"}], "needs what to expect"),
+        ],
+    )
+    def test_a_smoke_command_is_checked(self, smoke: list[object], fault: str) -> None:
+        with pytest.raises(_declaration.DeclarationError, match=re.escape(fault)):
+            _declaration.declared([{"name": "a", "src": "a", "smoke": smoke}], FOLDER)
+
+    def test_strategy_and_accept_are_words_of_their_own(self) -> None:
+        with pytest.raises(_declaration.DeclarationError) as refused:
+            _declaration.declared([{"name": "a", "src": "a", "strategy": "warm", "accept": ["all"]}], FOLDER)
+        assert "strategy 'warm' must be restart, hot or hot_or_restart" in str(refused.value)
+        assert "accept: 'all' is none of delete_keys" in str(refused.value)
