@@ -113,6 +113,12 @@ def tell(outcome: Outcome, text: str) -> None:
         print(f"    all of it: build/log/{outcome.gate}.log", flush=True)
 
 
+def failures(log: Path) -> list[str]:
+    """Return the lines of a gate's output that name what failed and why, as pytest writes them."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line[:300] for line in lines if re.match(r"(FAILED|ERROR) |E   +\S", line)][-TAIL:]
+
+
 def labs() -> set[str]:
     """Name the labs of gates that are up."""
     script = ROOT / "lab" / "lab.py"
@@ -144,6 +150,11 @@ def main() -> int:
     print(f"\n{'gate':<10} {'result':<7} {'seconds':>8}")
     for outcome in outcomes:
         print(f"{outcome.gate:<10} {'ok' if outcome.passed else 'FAILED':<7} {outcome.seconds:8.1f}")
+    for outcome in outcomes:
+        if not outcome.passed:
+            # Once more at the very end: of a long output, often only that is kept.
+            for line in failures(LOGS / f"{outcome.gate}.log"):
+                print(f"{outcome.gate}: {line}")
     for outcome in outcomes:
         for note in outcome.notes:
             print(f"not run in {outcome.gate}: {note}")
