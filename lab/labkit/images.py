@@ -19,7 +19,7 @@ from labkit.run import ENVIRONMENT, run
 from labkit.state import load_state
 
 BARE = ("systemd", "systemd-sysv", "dbus", "python3", "openssh-server", "iproute2", "ca-certificates", "sudo")
-READY = ("redis-server", "build-essential", "nftables", "python3-redis", "python3-pyelftools")
+READY = ("redis-server", "build-essential", "nftables", "python3-redis", "python3-pyelftools", "python3-jmespath")
 # What the machine's own apt was told about the network holds for the hosts' apt too.
 INHERITED_APT_OPTIONS = ("Acquire::http::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
 # Each host gets its own identity at its first boot; an image must not have one.
