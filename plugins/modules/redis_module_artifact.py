@@ -188,6 +188,19 @@ manifest:
     glibc:
       description: The oldest glibc it can run with.
       type: str
+    executable_stack:
+      description: Whether it asks for a stack that is executable.
+      type: bool
+    text_relocations:
+      description: Whether its code is changed while it is loaded.
+      type: bool
+    nodelete:
+      description: Whether MODULE UNLOAD leaves its code in the process.
+      type: bool
+    allocators:
+      description: The functions by which it asks the system for memory, which maxmemory does not see.
+      type: list
+      elements: str
 compiler_output:
   description: What the compiler said, warnings above all.
   returned: when something was built

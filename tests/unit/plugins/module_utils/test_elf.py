@@ -27,6 +27,36 @@ UNDEFINED = "int RedisModule_OnLoad(void); int other(void) { return RedisModule_
 HIDDEN = '__attribute__((visibility("hidden"))) int RedisModule_OnLoad(void) { return 0; }\n'
 PROGRAM = "int RedisModule_OnLoad(void) { return 0; } int main(void) { return 0; }\n"
 USES_LIBC = '#include <stdio.h>\nint RedisModule_OnLoad(void) { return puts("x"); }\n'
+ALLOCATES = """
+#include <stdlib.h>
+#include <sys/mman.h>
+void *take(int n) { return n ? malloc(n) : n > 9 ? calloc(n, n) : mmap(0, n, PROT_READ, MAP_PRIVATE, 0, 0); }
+"""
+
+
+def headers(content: bytearray) -> range:
+    """Return where the program headers are."""
+    at, size, count = (*struct.unpack_from("<Q", content, 0x20), *struct.unpack_from("<HH", content, 0x36))
+    return range(at, at + size * count, size)
+
+
+def set_tag(path: Path, tag: int, new: int, value: int | None) -> None:
+    """Change an entry of the dynamic table."""
+    content = bytearray(path.read_bytes())
+    for header in headers(content):
+        kind, _flags, offset, _address, _physical, size = struct.unpack_from("<IIQQQQ", content, header)
+        for at in range(offset, offset + size, 16) if kind == 2 else ():  # PT_DYNAMIC
+            found, old = struct.unpack_from("<qQ", content, at)
+            if found == tag and tag:
+                struct.pack_into("<qQ", content, at, new, old if value is None else value)
+    path.write_bytes(content)
+
+
+def elf32(machine: int) -> bytes:
+    """Return a small shared object of 32 bits."""
+    ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
+    head = ident + struct.pack("<HHIIIIIHHHHHH", 3, machine, 1, 0, 52, 0, 0, 52, 32, 1, 40, 0, 0)
+    return head + struct.pack("<IIIIIIII", 1, 0, 0, 0, 84, 84, 5, 4096)
 
 
 class TestSound:
@@ -42,10 +72,77 @@ class TestSound:
 
     def test_what_goes_into_a_manifest(self, build_so: BuildSo) -> None:
         inspection = _elf.inspect(build_so(flags=("-shared", "-fPIC", "-nostdlib")))
-        assert inspection.as_dict() == {"architecture": HERE, "needed": [], "glibc": ""}
+        assert inspection.as_dict() == {
+            "architecture": HERE,
+            "needed": [],
+            "glibc": "",
+            "executable_stack": False,
+            "text_relocations": False,
+            "nodelete": False,
+            "allocators": [],
+        }
 
     def test_a_stripped_one_is_sound(self, build_so: BuildSo) -> None:
         assert _elf.inspect(build_so(flags=("-shared", "-fPIC", "-s"))).faults == ()
+
+    def test_one_without_sections_is_read_as_the_dynamic_linker_reads_it(self, build_so: BuildSo) -> None:
+        path = Path(build_so(source=USES_LIBC + ALLOCATES))
+        whole = _elf.inspect(str(path))
+        content = bytearray(path.read_bytes())
+        (sections_at,) = struct.unpack_from("<Q", content, 0x28)
+        struct.pack_into("<Q", content, 0x28, 0)
+        struct.pack_into("<HHH", content, 0x3A, 0, 0, 0)
+        path.write_bytes(content[:sections_at])
+        assert _elf.inspect(str(path)) == whole
+        assert (whole.faults, whole.needed, whole.allocators) == ((), ("libc.so.6",), ("calloc", "malloc", "mmap"))
+
+    @pytest.mark.parametrize("style", ["sysv", "gnu"])
+    def test_symbols_are_found_by_either_hash_table(self, build_so: BuildSo, style: str) -> None:
+        inspection = _elf.inspect(build_so(source=USES_LIBC, flags=("-shared", "-fPIC", f"-Wl,--hash-style={style}")))
+        assert (inspection.faults, inspection.needed) == ((), ("libc.so.6",))
+
+
+class TestProperties:
+    """What a server may stumble over, and an operator has to know."""
+
+    def test_an_ordinary_one_has_none(self, build_so: BuildSo) -> None:
+        inspection = _elf.inspect(build_so(source=USES_LIBC + "#include <stdlib.h>\nvoid f(void *p) { free(p); }\n"))
+        assert not inspection.executable_stack
+        assert not inspection.text_relocations
+        assert not inspection.nodelete
+        assert inspection.allocators == ()
+        assert inspection.bits == 64
+
+    def test_an_executable_stack(self, build_so: BuildSo) -> None:
+        assert _elf.inspect(build_so(flags=("-shared", "-fPIC", "-Wl,-z,execstack"))).executable_stack
+
+    def test_one_that_does_not_say_whether_it_needs_one_gets_one(self, build_so: BuildSo) -> None:
+        path = Path(build_so())
+        content = bytearray(path.read_bytes())
+        for header in headers(content):
+            if struct.unpack_from("<I", content, header) == (0x6474E551,):  # PT_GNU_STACK becomes PT_NULL
+                struct.pack_into("<I", content, header, 0)
+        path.write_bytes(content)
+        assert _elf.inspect(str(path)).executable_stack
+
+    @pytest.mark.parametrize("without", [0, 22, 30], ids=["both", "DT_FLAGS", "DT_TEXTREL"])
+    def test_text_relocations(self, build_so: BuildSo, without: int) -> None:
+        source = '__asm__(".text\\n.global here\\nhere: .quad here");\n'
+        flags = ("-shared", "-fPIC", "-Wl,-z,notext", "-Wl,--enable-new-dtags")
+        path = Path(build_so(source=f"int RedisModule_OnLoad(void) {{ return 0; }}\n{source}", flags=flags))
+        set_tag(path, without, 21, None)  # DT_DEBUG, which nobody reads in a shared object
+        assert _elf.inspect(str(path)).text_relocations
+
+    def test_one_that_stays_in_the_process(self, build_so: BuildSo) -> None:
+        assert _elf.inspect(build_so(flags=("-shared", "-fPIC", "-Wl,-z,nodelete"))).nodelete
+
+    def test_functions_that_give_memory_by_redis(self, build_so: BuildSo) -> None:
+        inspection = _elf.inspect(build_so(source=USES_LIBC + ALLOCATES))
+        assert inspection.allocators == ("calloc", "malloc", "mmap")
+
+    def test_an_allocator_of_its_own_is_not_imported(self, build_so: BuildSo) -> None:
+        source = "#include <stddef.h>\nvoid *malloc(size_t n) { (void)n; return 0; }\n"
+        assert _elf.inspect(build_so(source=USES_LIBC + source)).allocators == ()
 
 
 class TestFaults:
@@ -131,9 +228,6 @@ class TestFaults:
             (0x36, "<H", 0),  # e_phentsize
             (0x38, "<H", 0xFFFF),  # e_phnum
             (0x3C, "<H", 0xFFFF),  # e_shnum
-            (0x3C, "<H", 0),
-            (0x3E, "<H", 0xFFFF),  # e_shstrndx
-            (0x3E, "<H", 0),
             (0x04, "<B", 9),  # class
             (0x05, "<B", 9),  # byte order
             (0x04, "<B", 1),  # 32 bits
@@ -147,11 +241,16 @@ class TestFaults:
         path.write_bytes(damaged)
         assert _elf.inspect(str(path)).faults != ()
 
+    def test_a_count_of_versions_that_can_not_be(self, build_so: BuildSo) -> None:
+        path = Path(build_so(source=USES_LIBC))
+        sound = _elf.inspect(str(path))
+        set_tag(path, 0x6FFFFFFF, 0x6FFFFFFF, 2**63)  # DT_VERNEEDNUM
+        assert _elf.inspect(str(path)) == sound
+
     def test_one_without_anything_to_load(self, build_so: BuildSo) -> None:
         path = Path(build_so())
         damaged = bytearray(path.read_bytes())
-        at, size, count = (*struct.unpack_from("<Q", damaged, 0x20), *struct.unpack_from("<HH", damaged, 0x36))
-        for header in range(at, at + size * count, size):
+        for header in headers(damaged):
             if struct.unpack_from("<I", damaged, header) == (1,):  # PT_LOAD becomes PT_NULL
                 struct.pack_into("<I", damaged, header, 0)
         path.write_bytes(damaged)
@@ -189,6 +288,21 @@ class TestMisfits:
         inspection = _elf.inspect(str(path))
         assert inspection.faults == ()
         assert _elf.misfits(inspection, HERE, "glibc 99.0") == [f"it is built for {name}, this host is {HERE}"]
+
+    @pytest.mark.parametrize("machine", [3, 40, 62], ids=["EM_386", "EM_ARM", "EM_X86_64 with x32"])
+    @pytest.mark.parametrize("host", ["x86_64", "aarch64"])
+    def test_a_32_bit_object_on_a_64_bit_host(self, tmp_path: Path, machine: int, host: str) -> None:
+        (tmp_path / "x.so").write_bytes(elf32(machine))
+        assert _elf.misfits(_elf.inspect(str(tmp_path / "x.so")), host, "glibc 99.0") == [
+            "it does not export RedisModule_OnLoad",
+            "it is a 32-bit object, this host's redis-server is 64-bit",
+        ]
+
+    def test_a_32_bit_object_on_a_32_bit_host(self, tmp_path: Path) -> None:
+        (tmp_path / "x.so").write_bytes(elf32(40))
+        inspection = _elf.inspect(str(tmp_path / "x.so"))
+        assert _elf.misfits(inspection, "armv7l", "") == ["it does not export RedisModule_OnLoad"]
+        assert "it is built for armv7l, this host is i686" in _elf.misfits(inspection, "i686", "")
 
     @pytest.mark.parametrize(
         ("needs", "libc", "fits"),
