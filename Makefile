@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 GATES := $(shell tools/gate --list)
 ON_HOSTS := example molecule rollout
-.PHONY: help setup collection demo demo-down test release-notes clean $(GATES)
+.PHONY: help setup collection demo demo-down test bench release-notes clean $(GATES)
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ units pythons:
 $(ON_HOSTS):
 	@tools/setup lab compiler run core-2.14
 	@tools/gate $@
+
+bench: ## Measure what a rollout costs, and write it into docs/benchmarks.md
+	@tools/setup lab run
+	@tools/collection
+	@PATH="$(CURDIR)/build/venv/bin:$$PATH" build/venv/bin/python benchmarks/trial_cost.py
 
 release-notes: ## Make CHANGELOG.md from the fragments, for the version in galaxy.yml
 	@tools/setup run gates

@@ -10,7 +10,13 @@ from typing import Any, Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _declaration, _report, _settings
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _build,
+    _declaration,
+    _release,
+    _report,
+    _settings,
+)
 
 
 def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,7 +25,7 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
     def filter_function(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (_declaration.DeclarationError, _settings.SettingError) as error:
+        except (_declaration.DeclarationError, _release.ReleaseError, _settings.SettingError) as error:
             raise AnsibleFilterError(str(error)) from error
 
     return filter_function
@@ -34,6 +40,17 @@ def with_artifacts(modules: list[dict[str, Any]], artifacts: Mapping[str, Any]) 
             {**module, "artifact": found.get("path") or None, "sha256": found.get("sha256") or module.get("sha256")}
         )
     return merged
+
+
+def going_back(modules: list[dict[str, Any]], releases: Mapping[str, str], folder: str) -> list[dict[str, Any]]:
+    """Return the declared modules without the version of those in I(releases), as that is another release's.
+
+    Raises DeclarationError, and ReleaseError with all that is wrong with I(releases).
+    """
+    faults = _release.wanted_faults(_declaration.declared(modules, folder), releases)
+    if faults:
+        raise _release.ReleaseError("\n".join(faults))
+    return [{**module, "version": None} if module["name"] in releases else module for module in modules]
 
 
 def artifacts_by_name(results: list[dict[str, Any]], loop_var: str) -> dict[str, dict[str, str]]:
@@ -74,12 +91,14 @@ class FilterModule:
             "with_artifacts": with_artifacts,
             "only_keys": only,
             "artifacts_by_name": artifacts_by_name,
+            "going_back": speaking(going_back),
+            "release_artifacts": speaking(_release.artifacts),
             "without_header": without_header,
             "on_controller": on_controller,
             "conf_line": _settings.conf_line,
             "module_lines": _settings.module_lines,
             "extra_lines": speaking(_settings.extra_lines),
             "io_threads": speaking(_settings.io_threads),
-            "report_rows": lambda results, hosts: _report.rows(hosts, results),
+            "report_rows": lambda results, hosts, trials=None: _report.rows(hosts, results, trials),
             "report_table": _report.table,
         }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import traceback
-from typing import Any, Iterator, Mapping, NamedTuple
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 REDIS_IMPORT_ERROR: str | None
 try:
@@ -122,12 +122,16 @@ class Client:
     """A connection to one server, with the few commands that this collection needs.
 
     I(config_command) is the name of CONFIG where rename-command changed it; empty where it was taken away.
+    I(password) is the one that the server took.
     """
 
-    def __init__(self, connection: Any, where: str, config_command: str = "CONFIG") -> None:
+    def __init__(
+        self, connection: Any, where: str, config_command: str = "CONFIG", password: str | None = None
+    ) -> None:
         self._connection = connection
         self.where = where
         self.config_command = config_command
+        self.password = password
 
     def call(self, *words: str) -> Any:
         """Send one command and return the raw answer.
@@ -139,6 +143,25 @@ class Client:
         with _as_server_error(f"{' '.join([name, *words[1:2]])} at {self.where}"):
             self._connection.send_command(*words)
             return self._connection.read_response()
+
+    def many(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
+        """Send several commands at once and return the raw answers; an error among them is raised as ServerError."""
+        with _as_server_error(f"{text(commands[0][0])} at {self.where}" if commands else self.where):
+            self._connection.send_packed_command(self._connection.pack_commands(commands))
+            return [self._connection.read_response() for _command in commands]
+
+    def commands(self) -> dict[str, frozenset[str]]:
+        """COMMAND: the name of each command in lower case, with its flags.
+
+        A module's command has the flag C(module), which is added here before Redis 6.2: it is in no ACL category there.
+        """
+        found = {}
+        for entry in self.call("COMMAND"):
+            flags = {str(text(flag)) for flag in entry[2]}
+            if len(entry) == 7 and not entry[6]:
+                flags.add("module")
+            found[str(text(entry[0])).lower()] = frozenset(flags)
+        return found
 
     def info(self) -> dict[str, str]:
         """INFO, all default sections, as a flat dict of text."""
@@ -217,4 +240,4 @@ def _connect(params: Mapping[str, Any], password: str | None, config_command: st
             connection = redis.connection.Connection(**common)
     with _as_server_error(where):
         connection.connect()
-    return Client(connection, where, config_command)
+    return Client(connection, where, config_command, password)

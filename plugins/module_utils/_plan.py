@@ -171,6 +171,30 @@ def undeclared(loaded: Sequence[LoadedModule], declared_names: Sequence[str]) ->
     return [module for module in loaded if module.name not in declared_names and not module.built_in]
 
 
+def changed_modules(
+    loaded: Sequence[LoadedModule],
+    images: Mapping[str, LiveImage],
+    modules: Sequence[Mapping[str, Any]],
+    digests: Mapping[str, str],
+) -> list[str]:
+    """Return the names of declared modules that a running server has not, or not with that file or those arguments.
+
+    I(images) are the files that it has mapped and I(digests) those of the files to come, both by the declared path.
+    """
+    running = {module.name: module for module in loaded}
+    names = []
+    for entry in modules:
+        seen, image = running.get(entry["name"]), images.get(entry["path"])
+        if (
+            seen is None
+            or image is None
+            or image.sha256 != digests[entry["path"]]
+            or (seen.args is not None and list(seen.args) != list(entry.get("args") or []))
+        ):
+            names.append(entry["name"])
+    return names
+
+
 class SettingChange(NamedTuple):
     """One setting of a running server that is not as its configuration says."""
 

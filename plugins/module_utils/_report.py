@@ -12,10 +12,13 @@ DIGITS = 12
 NO_MODULE = "-"
 
 
-def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> list[dict[str, str]]:
+def rows(
+    hosts: Sequence[str], results: Mapping[str, Any], trials: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
     """Return one row for each module of each host, in the order of I(hosts).
 
-    I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached.
+    I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached. I(trials) maps
+    a host to the result of redis_trial in the same run; what the modules register there goes into their rows.
     """
     found: list[dict[str, str]] = []
     for host in hosts:
@@ -37,8 +40,26 @@ def rows(hosts: Sequence[str], results: Mapping[str, Any]) -> list[dict[str, str
             verdict = "broken" if result.get("error") else "no modules declared"
             found.append(_row(host, result.get("server_version", ""), {"name": NO_MODULE, "verdict": verdict}))
         else:
-            found += [_row(host, result.get("server_version", ""), verdict) for verdict in verdicts]
+            tried = {module["name"]: module for module in ((trials or {}).get(host) or {}).get("modules") or []}
+            found += [
+                {**_row(host, result.get("server_version", ""), verdict), **registered(tried.get(verdict["name"]))}
+                for verdict in verdicts
+            ]
     return found
+
+
+def registered(tried: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return what a module registered in its trial as text; empty where there was no trial in this run."""
+    if not tried:
+        return {}
+    types = tried["types"]
+    known = ["not known"] if types is None else [f"{name} {version}" for name, version in types.items()]
+    return {
+        "commands": " ".join(tried["commands"]),
+        "types": ", ".join(known),
+        "config": " ".join(tried["config"]),
+        "api": tried["api"],
+    }
 
 
 def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from typing import Iterable, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host
@@ -58,24 +59,42 @@ def of_unit(run: _host.Run, unit: str, own_dropin: str, dropin: str) -> list[str
     return properties([*texts, dropin]) if texts else []
 
 
-class TransientUnit:
-    """One program in a transient unit, in a folder of its own; systemd ends it after I(limit) seconds."""
+NARROWED = re.compile(r"(Read(Write|Only)Paths|ProtectSystem|PrivateNetwork|NetworkNamespacePath|JoinsNamespaceOf)=")
+"""What a trial may less than the service: it writes to its own folder alone, and reaches no network.
 
-    def __init__(self, run: _host.Run, sandbox: Sequence[str], limit: int) -> None:
+ReadOnlyPaths goes too: below what is read-only anyway, systemd drops such an entry, and the ExecPaths of the same path
+with it.
+"""
+
+MOST_WRITTEN = 32 << 20
+"""Bytes that a program may write to a file, its log above all, unless it is told to hold data."""
+
+
+class TransientUnit:
+    """One program at a time in a transient unit, in a folder of its own; I(most_written) is in bytes a file."""
+
+    def __init__(self, run: _host.Run, sandbox: Sequence[str], most_written: int | None = MOST_WRITTEN) -> None:
         self._run = run
-        self._sandbox = list(sandbox)
-        self._limit = limit
+        self._sandbox = [setting for setting in sandbox if not NARROWED.match(setting)]
+        self._most_written = most_written
         self.name = ""
 
-    def start(self, command: Sequence[str], folder: str, log: str) -> None:
-        """Start the program; what it prints goes to I(log). Raises SandboxError."""
+    def start(self, command: Sequence[str], folder: str, log: str, limit: int) -> None:
+        """Start the program; what it prints goes to I(log); systemd ends it after I(limit) seconds.
+
+        Raises SandboxError.
+        """
         self.name = os.path.basename(folder) + ".service"
         own = [
+            # A module that writes or talks elsewhere must not meet the live server's files and port.
+            "ProtectSystem=strict",
+            "PrivateNetwork=yes",
             f"ReadWritePaths={folder}",
             f"WorkingDirectory={folder}",
             f"StandardOutput=file:{log}",
             f"StandardError=file:{log}",
-            f"RuntimeMaxSec={self._limit}",
+            f"RuntimeMaxSec={limit}",
+            *([f"LimitFSIZE={self._most_written}"] if self._most_written else []),
             "RemainAfterExit=yes",
             "KillMode=control-group",
         ]
@@ -110,11 +129,14 @@ class TransientUnit:
             self._run(["systemctl", "kill", "--signal", "KILL", self.name])
             self._run(["systemctl", "stop", self.name])
             self._run(["systemctl", "reset-failed", self.name])
+            self.name = ""
 
 
 def ending(state: dict[str, str]) -> str:
     """Return how a unit's program ended, from C(systemctl show): by a signal, with a status, or never well begun."""
     code, status = state.get("ExecMainCode", "0"), state.get("ExecMainStatus", "0")
+    if code in ("2", "3") and status == str(int(signal.SIGXFSZ)):
+        return f"it wrote more than {MOST_WRITTEN >> 20} MiB to a file or its log"
     if code in ("2", "3"):
         return f"killed by signal {status}"
     if code == "1":

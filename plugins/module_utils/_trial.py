@@ -22,7 +22,9 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import _clie
 LIMIT = 30
 """Seconds after which a throwaway server is ended from outside, whatever happens."""
 
-NOT_READY = f"it was not ready after {LIMIT} seconds"
+POLL_SECONDS = 0.005
+ANSWER_SECONDS = 5.0
+NOT_READY = "it was not ready"
 LOG_LINES = 15
 """Lines that an operator is shown."""
 KEPT_LINES = 400
@@ -33,21 +35,23 @@ LINE_LENGTH = 300
 class Trial(NamedTuple):
     """What a throwaway server showed.
 
-    I(settings) is CONFIG GET * of it, with secrets. I(log) are its telling lines. Where it did not come up,
-    I(error) says so and the rest is empty.
+    I(settings) is CONFIG GET * of it, with secrets. I(log) are its telling lines. Where it did not come up, or ended
+    while it was visited, I(error) says so. I(found) is what the visit returned.
     """
 
     error: str
     modules: list[_client.LoadedModule]
     settings: dict[str, str]
     log: list[str]
+    came_up: bool = False
+    found: Any = None
 
 
 class Server(Protocol):
     """What runs a throwaway server: _sandbox.TransientUnit."""
 
-    def start(self, command: Sequence[str], folder: str, log: str) -> None:
-        """Start it in its folder, with its output in a file."""
+    def start(self, command: Sequence[str], folder: str, log: str, limit: int) -> None:
+        """Start it in its folder, with its output in a file; it is ended after I(limit) seconds."""
 
     def ended(self) -> str:
         """Return how it ended; empty while it runs."""
@@ -65,6 +69,136 @@ class Service(NamedTuple):
     user: str
 
 
+class Visit(Protocol):
+    """What is done with a throwaway server that is up; what it returns becomes Trial.found."""
+
+    def __call__(self, client: _client.Client, loaded: Sequence[_client.LoadedModule]) -> Any:
+        """May raise what it likes; NotReachedError means that the server ended meanwhile."""
+
+
+class Workshop:
+    """A folder for throwaway servers of one service, one after another; it is gone when the block ends."""
+
+    def __init__(self, server: Server, service: Service, base: str = "/run") -> None:
+        self.server = server
+        self.service = service
+        self.base = base
+        self.folder = ""
+
+    def __enter__(self) -> Workshop:
+        """Make the folder. Raises OSError, and KeyError where there is no such user."""
+        self.account = pwd.getpwnam(self.service.user)
+        self.folder = tempfile.mkdtemp(prefix="redis-trial-", dir=self.base)
+        os.chown(self.folder, self.account.pw_uid, self.account.pw_gid)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Leave nothing behind."""
+        self.server.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def path(self, name: str) -> str:
+        """Return the path of a file in the folder."""
+        return os.path.join(self.folder, name)
+
+    def write(self, name: str, text: str) -> str:
+        """Write a file that the service's user alone may read; return its path."""
+        descriptor = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(text)
+        self.give(name)
+        return self.path(name)
+
+    def give(self, name: str) -> None:
+        """Let the service's user have a file in the folder."""
+        os.chown(self.path(name), self.account.pw_uid, self.account.pw_gid)
+
+    def run(self, directives: Sequence[_conf.Directive], visit: Visit | None = None, limit: int = LIMIT) -> Trial:
+        """Start a server with the directives of a real redis.conf, module paths already as wanted; look, and end it.
+
+        Raises OSError, and SandboxError.
+        """
+        own = _conf.for_trial(directives, self.folder, self.path("s"))
+        aclfile = _conf.value(directives, "aclfile", "")
+        if aclfile and os.path.isfile(aclfile):
+            with open(aclfile, encoding="utf-8", errors="surrogateescape") as stream:
+                own.append(_conf.Directive("aclfile", (self.write("users.acl", open_to_us(stream.read())),)))
+        for leftover in ("s", "log"):
+            if os.path.lexists(self.path(leftover)):
+                os.unlink(self.path(leftover))
+        # In the file rather than on the command line, which everybody on the host may read.
+        conf = self.write("redis.conf", _conf.render(own))
+        try:
+            # Who waits here gives up first, and says why; systemd ends it where that died.
+            self.server.start([self.service.binary, conf], self.folder, self.path("log"), limit + LIMIT)
+            return self._await_answer(directives, visit, limit)
+        finally:
+            self.server.end()
+
+    def _await_answer(self, directives: Sequence[_conf.Directive], visit: Visit | None, limit: int) -> Trial:
+        """Ask until the server answers, ends or takes too long: its socket is there before its modules are loaded."""
+        deadline = time.monotonic() + limit
+        error = f"{NOT_READY} after {limit} seconds"
+        while time.monotonic() < deadline:
+            try:
+                if os.path.exists(self.path("s")):
+                    return self._look(directives, visit)
+            except _client.NotReachedError:
+                pass
+            except _client.ServerError as refused:
+                # While it loads its data, it answers nothing else.
+                if "LOADING" not in str(refused) and "loading the dataset" not in str(refused):
+                    error = f"it started, but {refused}"
+                    break
+            error_now = self.server.ended()
+            if error_now:
+                error = error_now
+                break
+            time.sleep(POLL_SECONDS)
+        return Trial(error, [], {}, _last_lines(self.path("log")))
+
+    def _look(self, directives: Sequence[_conf.Directive], visit: Visit | None) -> Trial:
+        """Ask the throwaway server, and visit it. Raises ServerError where it is not up yet."""
+        params = {"login_unix_socket": self.path("s"), "login_timeout": ANSWER_SECONDS, **_login(directives)}
+        client = _client.connect(params, _conf.renamed_command(directives, "CONFIG"))
+        try:
+            modules = client.modules()
+            settings = client.settings() if client.config_command else {}
+            error, found = "", None
+            try:
+                found = visit(client, modules) if visit else None
+            except _client.NotReachedError:
+                error = self._end_seen() or f"it does not answer within {ANSWER_SECONDS:.0f} seconds"
+        finally:
+            client.close()
+        return Trial(error, modules, settings, _last_lines(self.path("log")), True, found)
+
+    def _end_seen(self) -> str:
+        """Return how a server ended that hung up a moment ago; empty where it did not within two seconds."""
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            ended = self.server.ended()
+            if ended:
+                return ended
+            time.sleep(POLL_SECONDS)
+        return ""
+
+
+def open_to_us(acl: str) -> str:
+    """Return the text of an ACL file for a throwaway server: each rule as it is, but the default user may do all.
+
+    So Redis itself judges every rule beside the modules.
+    """
+    lines = acl.splitlines()
+    mine = [number for number, line in enumerate(lines) if line.split()[:2] == ["user", "default"]]
+    for number in mine:
+        lines[number] += OPEN
+    return "\n".join(lines if mine else [*lines, "user default" + OPEN]) + "\n"
+
+
+OPEN = " on nopass ~* +@all"
+
+
 def in_place_of(
     run_command: _host.Run, service: Service, directives: Sequence[_conf.Directive], artifacts: dict[str, str]
 ) -> Trial:
@@ -72,71 +206,22 @@ def in_place_of(
 
     Raises OSError, KeyError (no such user) and _sandbox.SandboxError.
     """
+    with Workshop(sandboxed(run_command, service, artifacts), service) as shop:
+        return shop.run(_conf.with_module_paths(directives, artifacts))
+
+
+def sandboxed(run_command: _host.Run, service: Service, artifacts: dict[str, str], data: bool = False) -> Server:
+    """Return what starts a throwaway server as the service would; with I(data) it may write as much as it holds.
+
+    Raises OSError.
+    """
     own = _unit.dropin_path(service.unit)
     sandbox = _sandbox.of_unit(run_command, service.unit, own, service.dropin)
-    # What is not in the module folder yet may be run from where it is.
-    elsewhere = {os.path.dirname(file) for file in artifacts.values()} - {os.path.dirname(path) for path in artifacts}
+    # In check mode, what is not in the module folder yet may be run from where it is.
+    folders = tuple(os.path.dirname(path) + "/" for path in artifacts)
+    elsewhere = {os.path.dirname(file) for file in artifacts.values() if not file.startswith(folders)}
     sandbox += [f"ExecPaths={folder}" for folder in sorted(elsewhere)]
-    server = _sandbox.TransientUnit(run_command, sandbox, LIMIT)
-    return run(server, service.binary, service.user, _conf.with_module_paths(directives, artifacts))
-
-
-def run(server: Server, binary: str, user: str, directives: Sequence[_conf.Directive], base: str = "/run") -> Trial:
-    """Start, look and end. I(directives) are those of the real redis.conf, module paths already as wanted.
-
-    Raises OSError where the folder below I(base) can't be made, KeyError where there is no such user, and
-    SandboxError.
-    """
-    account = pwd.getpwnam(user)
-    folder = tempfile.mkdtemp(prefix="redis-trial-", dir=base)
-    log = os.path.join(folder, "log")
-    try:
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        socket = os.path.join(folder, "s")
-        conf = os.path.join(folder, "redis.conf")
-        # In the file rather than on the command line, which everybody on the host may read.
-        descriptor = os.open(conf, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(_conf.render(_conf.for_trial(directives, folder, socket)))
-        os.chown(conf, account.pw_uid, account.pw_gid)
-        server.start([binary, conf], folder, log)
-        return _await_answer(server, socket, directives, log)
-    finally:
-        server.end()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _await_answer(server: Server, socket: str, directives: Sequence[_conf.Directive], log: str) -> Trial:
-    """Ask until the server answers, ends or takes too long: its socket is there before its modules are loaded."""
-    deadline = time.monotonic() + LIMIT
-    error = NOT_READY
-    while time.monotonic() < deadline:
-        try:
-            if os.path.exists(socket):
-                return _look(socket, directives, log)
-        except _client.NotReachedError:
-            pass
-        except _client.ServerError as refused:
-            error = f"it started, but {refused}"
-            break
-        ended = server.ended()
-        if ended:
-            error = ended
-            break
-        time.sleep(0.005)
-    return Trial(error, [], {}, _last_lines(log))
-
-
-def _look(socket: str, directives: Sequence[_conf.Directive], log_path: str) -> Trial:
-    """Ask the throwaway server. Raises ServerError."""
-    params = {"login_unix_socket": socket, "login_timeout": 5.0, **_login(directives)}
-    client = _client.connect(params, _conf.renamed_command(directives, "CONFIG"))
-    try:
-        modules = client.modules()
-        settings = client.settings() if client.config_command else {}
-    finally:
-        client.close()
-    return Trial("", modules, settings, _last_lines(log_path))
+    return _sandbox.TransientUnit(run_command, sandbox, None if data else _sandbox.MOST_WRITTEN)
 
 
 def _login(directives: Sequence[_conf.Directive]) -> dict[str, str]:
@@ -156,11 +241,13 @@ def _last_lines(path: str) -> list[str]:
 def telling_lines(lines: Sequence[str]) -> list[str]:
     """Return the last lines of a Redis log that say something.
 
-    Its start-up picture and notices are dropped; of a crash report, the signal and the frames stay, not the dumps.
+    Its start-up picture and notices are dropped, and the check of an RDB; of a crash report, the signal and the frames
+    stay, not the dumps.
     """
     noise = re.compile(
         "oO0OoO0OoO0Oo|Configuration loaded|monotonic clock|overcommit_memory|Increased maximum number|Redis version="
-        "|Session terminated"
+        # From 7.0 on, a server that can't read its RDB checks the file and prints what is well with it.
+        r"|Session terminated|^\[(offset|info|additional info)\b"
     )
     kept: list[str] = []
     in_report = False
@@ -169,7 +256,8 @@ def telling_lines(lines: Sequence[str]) -> list[str]:
         if not line.strip() or noise.search(line) or (in_report and not _tells_of_crash(line)):
             continue
         kept.append(_without_secrets(line)[:LINE_LENGTH])
-    return kept[-KEPT_LINES:]
+    # Which modules were loaded tells whose turn it was, however much that one wrote.
+    return [line for line in kept[:-KEPT_LINES] if _loading(line)] + kept[-KEPT_LINES:]
 
 
 def _without_secrets(line: str) -> str:
@@ -226,12 +314,19 @@ def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
         words = [message_of(line) for line in crash + own[-2:] + about[:1]]
         if words:
             return _blame(module, trial, "; ".join(words))
-    if unloaded and trial.error == NOT_READY:
+    if unloaded and trial.error.startswith(NOT_READY):
         return _blame(unloaded[0], trial, "its OnLoad does not return")
-    if unloaded and len(unloaded) < len(modules) and crash_lines(trial.log):
-        return _blame(unloaded[0], trial, message_of(crash_lines(trial.log)[0]))
+    if unloaded and any(_loading(line) for line in trial.log):
+        printed = [line for line in trial.log if message_of(line) == line.strip()]
+        words = crash_lines(trial.log)[:1] or printed[-1:] or ["it ends when it loads it, its log does not say why"]
+        return _blame(unloaded[0], trial, message_of(words[0]))
     last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
     return f"a server with this configuration does not start ({trial.error}): {last}"
+
+
+def _loading(line: str) -> bool:
+    """Whether a line says that the configuration is read, or a module is loaded: the next one's turn comes."""
+    return "Running mode=" in line or (line.endswith(".so") and "loaded from" in line)
 
 
 def _blame(module: dict[str, Any], trial: Trial, words: str) -> str:

@@ -13,10 +13,15 @@ version_added: 0.1.0
 description:
   - Starts the host's own redis-server binary in a transient unit with the user, the sandbox and the limits of the
     service, in an empty folder, on a unix socket only, with the given configuration and modules; looks at MODULE LIST;
-    ends it. The live server and its data are not touched.
-  - Fails, with that server's own log lines, where it does not start, or where a module does not show under its declared
-    name, version and arguments.
-  - Reads each artifact first without running it, so that a damaged file, or one for another machine, is named as such.
+    ends it. Unlike the service it reaches no network and writes to its own folder alone, so the live server and its
+    files are not touched.
+  - Reads each artifact first without running it, so that a damaged file, one for another machine, or one that needs
+    what this host does not have is named as such.
+  - Sends each module's smoke commands, saves, starts again, and asks again what only reads.
+  - Where modules change, loads a copy of the host's own data under the new ones and saves it. The running server
+    streams it as to a replica, for which it forks; its own RDB file is not written. Where it can't, the RDB file that
+    lies there is copied.
+  - Fails, with that server's own log lines, where anything is not as declared.
 author:
   - edgeops contributors (@edgeops)
 options:
@@ -24,6 +29,10 @@ options:
     description: The text of the redis.conf to try. Never shown, as it may hold passwords.
     type: str
     required: true
+  conf_path:
+    description: Where the redis.conf of now lies; what it loads, and where its RDB is, is what the data is of.
+    type: path
+    default: /etc/redis/redis.conf
   modules:
     description: The modules that O(conf) loads.
     type: list
@@ -39,7 +48,9 @@ options:
         type: path
         required: true
       artifact:
-        description: The file to try in its place; O(modules[].path) itself where nothing is given.
+        description:
+          - The file to try in its place; O(modules[].path) itself where nothing is given. It is laid beside
+            O(modules[].path) for as long as the trial lasts, so that owner, mode and mount count as they will.
         type: path
       args:
         description: The arguments that it has to receive.
@@ -53,6 +64,62 @@ options:
         description: Its own directives in O(conf), which need Redis 7.0 or later.
         type: dict
         default: {}
+      smoke:
+        description: Commands to send, in order.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          command:
+            description: The command's words.
+            type: list
+            elements: str
+            required: true
+          expect:
+            description: The answer; numbers compare as text. Where nothing is given, every answer but an error will do.
+            type: raw
+          query:
+            description: A JMESPath expression over the answer, whose result is compared in its place.
+            type: str
+          after_restart:
+            description: Whether to ask again after the start; by default what has the flag C(readonly).
+            type: bool
+      accept:
+        description: What is refused unless it is named here; see the role P(edgeops.redis_modules.redis_rollout#role).
+        type: list
+        elements: str
+        choices: [delete_keys, executable_stack, missing_api, outside_memory, processes, text_relocations]
+        default: []
+  absent:
+    description: The modules that are meant to go.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: As MODULE LIST reports it.
+        type: str
+        required: true
+      accept:
+        description: V(delete_keys) where the keys of its types may go with it.
+        type: list
+        elements: str
+        choices: [delete_keys, executable_stack, missing_api, outside_memory, processes, text_relocations]
+        default: []
+  data_limit:
+    description:
+      - The most data, in MiB of the server's memory, that is tried; V(0) tries none.
+      - Within it, a lack of disk or memory for the copy is an error, seen before anything starts.
+    type: int
+    default: 1024
+  data_folder:
+    description: Where the copy of the data lies for as long as the trial lasts.
+    type: path
+    default: /var/lib/edgeops-redis-modules
+  data_timeout:
+    description: How many seconds a server may take to load the data.
+    type: int
+    default: 300
   binary:
     description: The path of redis-server on the host.
     type: path
@@ -69,14 +136,28 @@ options:
     description: The user that the service runs as.
     type: str
     default: redis
+  owner:
+    description: Who is going to own each module's file.
+    type: str
+    default: redis
+  group:
+    description: The group that each module's file is going to have.
+    type: str
+    default: redis
+  mode:
+    description: The mode that each module's file is going to have.
+    type: str
+    default: "0555"
   minimum_version:
     description: The oldest Redis that is accepted.
     type: str
     default: "4.0"
 extends_documentation_fragment:
+  - edgeops.redis_modules.redis
   - edgeops.redis_modules.redis.info
 requirements:
-  - redis-py 3.5.3 or later and pyelftools on the host (packages C(python3-redis) and C(python3-pyelftools))
+  - pyelftools on the host (the package C(python3-pyelftools))
+  - jmespath on the host, where a smoke command has a query (the package C(python3-jmespath))
 """
 
 EXAMPLES = r"""
@@ -90,6 +171,12 @@ EXAMPLES = r"""
         path: /var/lib/redis/modules/sensorwindow.so
         artifact: /root/sensorwindow.so
         args: [retention-ms, "3600000"]
+        smoke:
+          - command: [SENSORWINDOW.ADD, pump:7, "1000", "21.5"]
+            expect: added
+          - command: [SENSORWINDOW.RANGE, pump:7, "-", "+"]
+            query: "[0][1]"
+            expect: 21.5
 """
 
 RETURN = r"""
@@ -99,7 +186,7 @@ version:
   type: str
   sample: 7.0.15
 modules:
-  description: What MODULE LIST of the throwaway server reported; the server's built-in modules too.
+  description: What the throwaway server reported; the server's built-in modules too.
   returned: success
   type: list
   elements: dict
@@ -110,6 +197,40 @@ modules:
     version:
       description: The module's version.
       type: int
+    commands:
+      description: The commands that it registers, in lower case.
+      type: list
+      elements: str
+    types:
+      description:
+        - The data types that its code registers, with their encoding versions (V(null) where that can't be read).
+        - V(null) where its code can't be read.
+      type: dict
+    config:
+      description: Its own directives with their values, on Redis 7.0 and later.
+      type: dict
+    api:
+      description: Whether all API functions that it calls are there; V(not known) where its code can't be read.
+      type: str
+      choices: [complete, missing, not known]
+data:
+  description: How the host's data was tried.
+  returned: success
+  type: dict
+  contains:
+    tried:
+      description: Whether it was.
+      type: bool
+    reason:
+      description: Why not, or where the data came from.
+      type: str
+    bytes:
+      description: The size of the RDB, in bytes.
+      type: int
+delete:
+  description: The data types whose keys have to be deleted before the switch, with the number of keys.
+  returned: success
+  type: dict
 skipped_reason:
   description: Why nothing could be tried, in check mode on a host that has no Redis yet.
   returned: when nothing was tried
@@ -121,20 +242,213 @@ log:
   elements: str
 """
 
+import contextlib
 import os
-from typing import Any
+import shutil
+from typing import Any, Iterator, NoReturn, Sequence
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _calls,
     _client,
     _conf,
+    _data_trial,
+    _declaration,
     _elf,
     _host,
+    _linker,
+    _rehearsal,
+    _release,
     _sandbox,
+    _smoke,
     _trial,
     _unit,
 )
+
+TRIAL_FOLDER = ".trial"
+"""Where new files lie in the module folder while they are tried."""
+
+
+class Rehearsal:
+    """The trial of one configuration on one host, from reading the files to loading the host's data."""
+
+    def __init__(self, module: AnsibleModule, version: str, directives: Sequence[_conf.Directive]) -> None:
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.version = version
+        self.directives = directives
+        self.modules = [{**entry, "artifact": entry["artifact"] or entry["path"]} for entry in self.params["modules"]]
+        self.service = _trial.Service(*(self.params[key] for key in _trial.Service._fields))
+        self.inspections: dict[str, _elf.Inspection] = {}
+        self.calls: dict[str, _calls.Calls | None] = {}
+        self.save = _conf.renamed_command(directives, "SAVE")
+
+    def run(self) -> dict[str, Any]:
+        """Run all of it and return the result. Raises TrialError, OSError, KeyError and SandboxError."""
+        _rehearsal.refuse(version_faults(self.version, self.params["minimum_version"], self.modules))
+        self.inspect()
+        _rehearsal.refuse(dropin_faults(self.module))
+        with self.staged() as modules:
+            _rehearsal.refuse(self.linker_faults(modules))
+            loaded, found = self.bare(modules)
+            data, delete = self.with_data(modules)
+        return {"modules": self.described(loaded, found), "data": data._asdict(), "delete": delete}
+
+    def with_data(self, modules: Sequence[dict[str, Any]]) -> tuple[_data_trial.Told, dict[str, int]]:
+        """Try the host's own data. Raises TrialError."""
+        types = {name: [kind for kind, _version in calls.types] for name, calls in self.calls.items() if calls}
+        return _data_trial.DataTrial(self.module, self.service, self.directives, modules, types).run()
+
+    # Reading, before anything runs
+
+    def inspect(self) -> None:
+        """Read each file. Raises TrialError."""
+        platform = _host.facts_of_platform()
+        have = _calls.server_functions(self.params["binary"])
+        faults = []
+        for entry in self.modules:
+            name, path = entry["name"], entry["artifact"]
+            if not os.path.isfile(path):
+                faults.append(f"module {name}: there is no file at {path}")
+                continue
+            inspection = self.inspections[name] = _elf.inspect(path)
+            wrong = _elf.misfits(inspection, platform["architecture"], platform["libc"])
+            if not wrong:
+                calls = self.calls[name] = _calls.read(path)
+                wrong = inspection_faults(entry, inspection, _calls.missing(calls, have) if calls else [])
+            faults += [f"module {name}: {fault} ({path})" for fault in wrong]
+        _rehearsal.refuse(faults)
+        unread = [name for name, calls in self.calls.items() if calls is None]
+        if unread:
+            self.module.warn(
+                f"module {', '.join(unread)}: which API functions its code calls is not known, so that this server has "
+                "them all is not known either"
+            )
+        for name, inspection in self.inspections.items():
+            if inspection.allocators:
+                self.module.warn(
+                    f"module {name}: it asks the system for memory ({', '.join(inspection.allocators)}), which "
+                    "maxmemory does not see"
+                )
+
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[list[dict[str, Any]]]:
+        """Lay each new file beside its path, with its owner and mode, until the block ends; return where they are."""
+        staged: list[dict[str, Any]] = []
+        folders: list[str] = []
+        try:
+            for entry in self.modules:
+                if self.module.check_mode or entry["artifact"] == entry["path"] or self.in_place(entry):
+                    staged.append(entry)
+                    continue
+                folder = os.path.join(os.path.dirname(entry["path"]), TRIAL_FOLDER)
+                if folder not in folders:
+                    folders.append(folder)
+                    _release.make_folders(folder)
+                uid, gid = _release.owner_ids(self.params["owner"], self.params["group"])
+                target = os.path.join(folder, os.path.basename(entry["path"]))
+                _release.replace(entry["artifact"], target, uid, gid, int(self.params["mode"], 8))
+                staged.append({**entry, "artifact": target})
+            yield [{**entry, "artifact": entry["path"]} if self.in_place(entry) else entry for entry in staged]
+        finally:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+                # Where this is the first module of the host, the module folder was made for the trial.
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.dirname(folder))
+
+    def in_place(self, entry: dict[str, Any]) -> bool:
+        """Whether the file to try is what lies at its path already."""
+        found = _host.file_state(entry["path"])
+        wanted = tuple(self.params[key] for key in ("owner", "group", "mode"))
+        return (
+            found is not None
+            and (found.owner, found.group, found.mode) == wanted
+            and found.sha256 == _host.sha256_of(entry["artifact"])
+        )
+
+    def linker_faults(self, modules: Sequence[dict[str, Any]]) -> list[str]:
+        """Return what this host's dynamic linker does not find."""
+        return [
+            f"module {entry['name']}: {fault}"
+            for entry in modules
+            for fault in _linker.faults(
+                self.module.run_command, self.params["binary"], entry["artifact"], self.params["user"]
+            )
+        ]
+
+    # An empty server
+
+    def bare(self, modules: Sequence[dict[str, Any]]) -> tuple[_trial.Trial, _rehearsal.Found]:
+        """Start a server without data, send the smoke commands, save, start again. Raises TrialError."""
+        paths = {entry["path"]: entry["artifact"] for entry in modules}
+        directives = [*_conf.with_module_paths(self.directives, paths), *_rehearsal.QUIET]
+        visit = _rehearsal.Visit(modules, self.save)
+        with _trial.Workshop(_trial.sandboxed(self.module.run_command, self.service, paths), self.service) as shop:
+            trial = shop.run(directives, visit)
+            self.judge(trial, modules, visit.doing)
+            found: _rehearsal.Found = trial.found
+            allocators = {name: inspection.allocators for name, inspection in self.inspections.items()}
+            _rehearsal.refuse(found.fault, trial.log)
+            _rehearsal.refuse(_rehearsal.burdens(found, modules, allocators), trial.log)
+            if any(answer.again for answer in found.answers):
+                revisit = _rehearsal.Return(found.answers)
+                again = shop.run(directives, revisit)
+                if again.error and not again.came_up:
+                    names = ", ".join(dict.fromkeys(answer.module for answer in found.answers))
+                    why = f"module {names}: a server does not start from what it saved ({again.error})"
+                    _rehearsal.refuse(f"{why}: {_rehearsal.reason(again)}", again.log)
+                self.judge(again, modules, revisit.doing)
+                _rehearsal.refuse(again.found, again.log)
+        return trial, found
+
+    def judge(self, trial: _trial.Trial, modules: Sequence[dict[str, Any]], doing: tuple[str, str]) -> None:
+        """Refuse a server that did not come up, or did not stay, or is not as declared. Raises TrialError."""
+        ended = _rehearsal.ended(trial, doing)
+        _rehearsal.refuse(ended, trial.log)
+        aclfile = _conf.value(self.directives, "aclfile", "")
+        if trial.error and aclfile and os.path.isfile(aclfile):
+            with open(aclfile, encoding="utf-8", errors="surrogateescape") as stream:
+                _rehearsal.refuse(_rehearsal.acl_faults(trial.log, aclfile, stream.read()), ())
+        _rehearsal.refuse(_trial.faults(trial, modules), trial.log)
+
+    # The result
+
+    def described(self, trial: _trial.Trial, found: _rehearsal.Found) -> list[dict[str, Any]]:
+        """Return the C(modules) of the result."""
+        have = _calls.server_functions(self.params["binary"])
+        described = []
+        for module in trial.modules:
+            calls = self.calls.get(module.name)
+            described.append(
+                {
+                    "name": module.name,
+                    "version": module.version,
+                    "commands": found.commands.get(module.name, []),
+                    "types": dict(calls.types) if calls else None,
+                    "config": {k: v for k, v in trial.settings.items() if k.startswith(module.name + ".")},
+                    "api": "not known" if calls is None else "missing" if _calls.missing(calls, have) else "complete",
+                }
+            )
+        return described
+
+
+def inspection_faults(entry: dict[str, Any], inspection: _elf.Inspection, missing: Sequence[str]) -> list[str]:
+    """Return what is wrong with a file that a server might still load, unless the entry accepts it."""
+    found = []
+    if inspection.executable_stack:
+        found.append(("executable_stack", "it asks for an executable stack; link it with -z noexecstack"))
+    if inspection.text_relocations:
+        found.append(("text_relocations", "its code is changed while it is loaded; compile it with -fPIC"))
+    if missing:
+        found.append(
+            (
+                "missing_api",
+                f"it calls {', '.join(missing)}, which this redis-server does not have: the first call would crash it",
+            )
+        )
+    return [f"{what}, or accept: [{risk}] in its entry" for risk, what in found if risk not in entry["accept"]]
 
 
 def version_faults(version: str, minimum: str, modules: list[dict[str, Any]]) -> list[str]:
@@ -159,18 +473,9 @@ def dropin_faults(module: AnsibleModule) -> list[str]:
     return [f"systemd does not accept the drop-in; correct redis_server_dropin_lines: {fault}" for fault in found]
 
 
-def file_faults(modules: list[dict[str, Any]]) -> list[str]:
-    """Return what is wrong with the artifacts as files, without running them."""
-    platform = _host.facts_of_platform()
-    faults = []
-    for entry in modules:
-        if not os.path.isfile(entry["artifact"]):
-            faults.append(f"module {entry['name']}: there is no file at {entry['artifact']}")
-            continue
-        inspection = _elf.inspect(entry["artifact"])
-        for misfit in _elf.misfits(inspection, platform["architecture"], platform["libc"]):
-            faults.append(f"module {entry['name']}: {misfit} ({entry['artifact']})")
-    return faults
+ENTRY_OPTIONS = {
+    key: _declaration.MODULE_OPTIONS[key] for key in ("name", "args", "version", "config", "smoke", "accept")
+}
 
 
 def main() -> None:
@@ -178,24 +483,35 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "conf": {"type": "str", "required": True, "no_log": True},
+            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
             "modules": {
                 "type": "list",
                 "elements": "dict",
                 "default": [],
                 "options": {
-                    "name": {"type": "str", "required": True},
+                    **ENTRY_OPTIONS,
                     "path": {"type": "path", "required": True},
                     "artifact": {"type": "path"},
-                    "args": {"type": "list", "elements": "str", "default": []},
-                    "version": {"type": "int"},
-                    "config": {"type": "dict", "default": {}},
                 },
             },
+            "absent": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {key: ENTRY_OPTIONS[key] for key in ("name", "accept")},
+            },
+            "data_limit": {"type": "int", "default": 1024},
+            "data_folder": {"type": "path", "default": "/var/lib/edgeops-redis-modules"},
+            "data_timeout": {"type": "int", "default": 300},
             "binary": {"type": "path", "default": "/usr/bin/redis-server"},
             "unit": {"type": "str", "default": "redis-server.service"},
             "dropin": {"type": "str", "default": ""},
             "user": {"type": "str", "default": "redis"},
+            "owner": {"type": "str", "default": "redis"},
+            "group": {"type": "str", "default": "redis"},
+            "mode": {"type": "str", "default": "0555"},
             "minimum_version": {"type": "str", "default": "4.0"},
+            **_client.LOGIN_ARGUMENTS,
         },
         supports_check_mode=True,
     )
@@ -205,42 +521,40 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(changed=False, skipped_reason=f"there is no {params['binary']} yet to try it with")
         module.fail_json(msg=f"there is no redis-server at {params['binary']}; install Redis first (role redis_server)")
-    for library, missing in (("redis", _client.REDIS_IMPORT_ERROR), ("pyelftools", _elf.ELFTOOLS_IMPORT_ERROR)):
+    libraries = [("redis", _client.REDIS_IMPORT_ERROR), ("pyelftools", _elf.ELFTOOLS_IMPORT_ERROR)]
+    if any(smoke.get("query") for entry in params["modules"] for smoke in entry["smoke"]):
+        libraries.append(("jmespath", _smoke.JMESPATH_IMPORT_ERROR))
+    for library, missing in libraries:
         if missing and module.check_mode:
             module.exit_json(
                 changed=False, version=version, skipped_reason=f"the Python library {library} is not installed yet"
             )
         if missing:
             module.fail_json(msg=missing_required_lib(library), exception=missing)
-    modules = [{**entry, "artifact": entry["artifact"] or entry["path"]} for entry in params["modules"]]
-    unbuilt = [entry["name"] for entry in modules if not os.path.exists(entry["artifact"])]
+    unbuilt = [m["name"] for m in params["modules"] if not os.path.exists(m["artifact"] or m["path"])]
     if unbuilt and module.check_mode:
         module.exit_json(changed=False, version=version, skipped_reason=f"{', '.join(unbuilt)} is not built yet")
     try:
         directives = _conf.parse(params["conf"])
     except _conf.ConfError as error:
         module.fail_json(msg=f"redis.conf: {error}", version=version)
-    faults = version_faults(version, params["minimum_version"], modules)
     try:
-        faults = faults or file_faults(modules) or dropin_faults(module)
-        if faults:
-            module.fail_json(msg="\n".join(faults), version=version)
-        paths = {entry["path"]: entry["artifact"] for entry in modules}
-        service = _trial.Service(params["unit"], params["dropin"], params["binary"], params["user"])
-        trial = _trial.in_place_of(module.run_command, service, directives, paths)
+        result = Rehearsal(module, version, directives).run()
+    except _rehearsal.TrialError as refused:
+        fail(module, version, refused)
     except (OSError, KeyError, _sandbox.SandboxError) as error:
         module.fail_json(msg=f"the trial could not be run: {error}", version=version)
-    faults = _trial.faults(trial, modules)
-    if faults:
-        lines = [
-            *faults,
-            "the live server was not touched; the throwaway server's last lines:",
-            *trial.log[-_trial.LOG_LINES :],
-        ]
-        module.fail_json(msg="\n".join(lines), version=version, log=trial.log[-_trial.LOG_LINES :])
-    module.exit_json(
-        changed=False, version=version, modules=[{"name": m.name, "version": m.version} for m in trial.modules]
-    )
+    module.exit_json(changed=False, version=version, **result)
+
+
+def fail(module: AnsibleModule, version: str, refused: _rehearsal.TrialError) -> NoReturn:
+    """End with what is wrong and the throwaway server's last lines."""
+    log = refused.log[-_trial.LOG_LINES :]
+    lines = [str(refused)]
+    if log:
+        lines += ["the live server was not touched; the throwaway server's last lines:", *log]
+    module.fail_json(msg="\n".join(lines), version=version, log=log)
+    raise AssertionError("fail_json ends the process")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,9 @@ class Host:
             f"systemctl show {UNIT} -p MainPID,ActiveState,ActiveEnterTimestampMonotonic "
             "-p NRestarts,UnitFileState,DropInPaths; "
             # By the unix time of each file, not by its name only: a file written again with the same text shows, too.
-            f"find /etc/redis /etc/systemd/system {FOLDER} -printf '%p %y %u:%g %m %s %T@ %i\\n' 2>/dev/null | sort; "
+            # (A folder's own time changes with what lies in it for a moment, so it does not count.)
+            f"find /etc/redis /etc/systemd/system {FOLDER} -type d -printf '%p %u:%g %m %i\\n' "
+            "-o -printf '%p %y %u:%g %m %s %T@ %i\\n' 2>/dev/null | sort; "
             f"find /etc/redis {FOLDER} -type f -exec sha256sum {{}} + 2>/dev/null | sort; "
             f"ls -l --time-style=full-iso /run/{UNIT}.started-with 2>/dev/null; ls /run | grep redis-; "
             "redis-cli MODULE LIST; redis-cli CONFIG GET '*'",
@@ -304,8 +306,19 @@ class Ansible:
             raise
         return Done(process.returncode, output)
 
-    def killed(self, host: Host, modules: list[Entry], task: str, after: float, **variables: Any) -> str:
-        """Start a rollout and kill all of it once the banner of I(task) has been seen for I(after) seconds."""
+    def killed(
+        self,
+        host: Host,
+        modules: list[Entry],
+        task: str,
+        after: float,
+        meanwhile: Callable[[], object] | None = None,
+        **variables: Any,
+    ) -> str:
+        """Start a rollout and kill all of it once the banner of I(task) has been seen for I(after) seconds.
+
+        I(meanwhile) is called at that moment, just before.
+        """
         process = self.start("rollout", self.inventory([host], {**variables, "redis_modules": modules}))
         watchdog = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
         watchdog.start()
@@ -319,6 +332,8 @@ class Ansible:
             else:
                 raise AssertionError(f"it ended before {task}:\n{''.join(lines)}")
             time.sleep(after)
+            if meanwhile:
+                meanwhile()
         finally:
             watchdog.cancel()
             os.killpg(process.pid, signal.SIGKILL)

@@ -109,6 +109,13 @@ class Server:
         self.password: str | None = None
         self.was_set: dict[str, str] = {}
         self.connections: list[dict[str, Any]] = []
+        self.databases: dict[int, dict[str, str]] = {}
+        """The type of each key, by database."""
+        self.commands: Any = {}
+        """The flags of each command; or the exception that asking for them raises."""
+        self.answers: dict[str, Any] = {}
+        """What commands that start so answer; an exception is raised, a function is called with the words."""
+        self.sent: list[str] = []
 
     def connect(self, params: Any, config_command: str = "CONFIG") -> FakeClient:
         """Like _client.connect."""
@@ -126,10 +133,64 @@ class FakeClient:
     def __init__(self, server: Server, config_command: str) -> None:
         self._server = server
         self.config_command = config_command
+        self.password = server.password
+        self._database = 0
+        self._scanned: list[str] = []
+
+    def call(self, *words: Any) -> Any:
+        """Send one command."""
+        texts = [_client.text(word) for word in words]
+        said = " ".join(texts)
+        self._server.sent.append(said)
+        for start in sorted(self._server.answers, key=len, reverse=True):
+            if (said + " ").startswith(start + " "):
+                answer = self._server.answers[start]
+                answer = answer(*texts) if callable(answer) else answer
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+        built_in = getattr(self, "_" + texts[0].lower(), None)
+        return built_in(*texts[1:]) if built_in else b"OK"
+
+    def many(self, commands: Any) -> list[Any]:
+        """Send several commands."""
+        return [self.call(*words) for words in commands]
+
+    def commands(self) -> Any:
+        """COMMAND."""
+        if isinstance(self._server.commands, Exception):
+            raise self._server.commands
+        return self._server.commands
+
+    def _select(self, number: str) -> bytes:
+        if self._server.info["redis_mode"] == "cluster" and number != "0":
+            raise _client.ServerError("SELECT: SELECT is not allowed in cluster mode")
+        self._database = int(number)
+        return b"OK"
+
+    def _scan(self, cursor: str, *words: str) -> list[Any]:
+        """Two places at a time, as a hash table: what is deleted meanwhile moves nothing."""
+        keys = self._server.databases.get(self._database, {})
+        if cursor == "0":
+            self._scanned = sorted(keys)
+        kind = words[words.index("TYPE") + 1] if "TYPE" in words else None
+        end = int(cursor) + 2
+        names = [name for name in self._scanned[int(cursor) : end] if name in keys and kind in (None, keys[name])]
+        return [str(end if end < len(self._scanned) else 0).encode(), [name.encode() for name in names]]
+
+    def _type(self, name: str) -> bytes:
+        return self._server.databases.get(self._database, {}).get(name, "none").encode()
+
+    def _unlink(self, *names: str) -> int:
+        if self._server.info["redis_mode"] == "cluster" and len(names) > 1:
+            raise _client.ServerError("UNLINK: CROSSSLOT Keys in request don't hash to the same slot")
+        keys = self._server.databases.get(self._database, {})
+        return len([name for name in names if keys.pop(name, None)])
 
     def info(self) -> dict[str, str]:
         """INFO."""
-        return self._server.info
+        keyspace = {f"db{number}": f"keys={len(keys)}" for number, keys in self._server.databases.items() if keys}
+        return {**self._server.info, **keyspace}
 
     def modules(self) -> list[_client.LoadedModule]:
         """MODULE LIST."""

@@ -94,3 +94,14 @@ def test_every_filter_is_documented_and_every_document_is_of_a_filter() -> None:
     documents = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in folder.glob("*.yml")}
     assert set(documents) == set(FILTERS)
     assert all(document["DOCUMENTATION"]["name"] == name for name, document in documents.items())
+
+
+def test_a_module_that_goes_back_is_declared_without_its_version() -> None:
+    modules = [{"name": "a", "src": "x", "version": 2}, {"name": "b", "src": "y", "version": 3}]
+    found = FILTERS["going_back"](modules, {"a": "previous"}, "/m")
+    assert [module["version"] for module in found] == [None, 3]
+    assert FILTERS["going_back"](modules, {}, "/m") == modules
+    with pytest.raises(AnsibleFilterError, match="module c: it is not declared"):
+        FILTERS["going_back"](modules, {"c": "previous"}, "/m")
+    with pytest.raises(AnsibleFilterError, match="this host does not have it yet"):
+        FILTERS["release_artifacts"](FILTERS["declared_modules"](modules, "/m"), {}, {})

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +39,12 @@ class Connection:
 
     def send_command(self, *words: str) -> None:
         self.sent.append(words)
+
+    def pack_commands(self, commands: Any) -> list[Any]:
+        return [tuple(words) for words in commands]
+
+    def send_packed_command(self, packed: list[Any]) -> None:
+        self.sent.append(packed)
 
     def read_response(self) -> Any:
         answer = self.answers.pop(0)
@@ -183,6 +192,102 @@ class TestCalls:
         assert connection.ended
 
 
+class Wire(threading.Thread):
+    """A server at a unix socket for redis-py itself: answers each command by its first word, else +OK."""
+
+    def __init__(self, path: str, **answers: bytes) -> None:
+        super().__init__(daemon=True)
+        self.answers = answers
+        self.asked: list[list[bytes]] = []
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(path)
+        self.listening.listen(1)
+
+    def run(self) -> None:
+        connection, _address = self.listening.accept()
+        with connection, connection.makefile("rb") as stream:
+            for head in stream:
+                words = []
+                for _word in range(int(head[1:])):
+                    size = int(stream.readline()[1:])
+                    words.append(stream.read(size + 2)[:-2])
+                self.asked.append(words)
+                connection.sendall(self.answers.get(words[0].decode(), b"+OK\r\n"))
+        self.listening.close()
+
+
+class TestMany:
+    """Several commands at once."""
+
+    def test_the_answers_in_order(self) -> None:
+        connection = Connection(b"string", 1, None)
+        assert Client(connection, "here").many([("TYPE", b"\xff"), ("UNLINK", "a"), ("GET", "b")]) == [
+            b"string",
+            1,
+            None,
+        ]
+        assert connection.sent == [[("TYPE", b"\xff"), ("UNLINK", "a"), ("GET", "b")]]
+
+    def test_none(self) -> None:
+        assert Client(Connection(), "here").many([]) == []
+
+    def test_an_error_among_them_is_raised(self) -> None:
+        connection = Connection(b"string", redis.exceptions.ResponseError("MOVED 1 h:1"), b"string")
+        with pytest.raises(ServerError, match=r"^TYPE at here: MOVED 1 h:1"):
+            Client(connection, "here").many([("TYPE", b"a"), ("TYPE", b"b"), ("TYPE", b"c")])
+
+    @pytest.mark.parametrize("commands", [[], [(b"TYPE", b"a")]])
+    def test_a_server_that_ends(self, commands: Any) -> None:
+        class Gone(Connection):
+            def send_packed_command(self, packed: Any) -> None:
+                raise redis.exceptions.ConnectionError("gone")
+
+        with pytest.raises(NotReachedError, match="here: gone"):
+            Client(Gone(), "here").many(commands)
+
+    def test_as_redis_py_itself_sends_them(self, tmp_path: Path) -> None:
+        wire = Wire(str(tmp_path / "s"), TYPE=b"+win\r\n", UNLINK=b":2\r\n", HELLO=b"%1\r\n+proto\r\n:3\r\n")
+        wire.start()
+        client = _client.connect({"login_unix_socket": str(tmp_path / "s")})
+        assert client.many([("TYPE", b"\xff\r\n"), ("UNLINK", "a", b"\xfe")]) == [b"win", 2]
+        client.close()
+        wire.join(5)
+        assert wire.asked[-2:] == [[b"TYPE", b"\xff\r\n"], [b"UNLINK", b"a", b"\xfe"]]
+
+
+class TestCommands:
+    """COMMAND."""
+
+    def test_names_in_lower_case_with_their_flags(self) -> None:
+        of_7_0 = [
+            [b"W.ADD", -3, [b"write", b"module"], 1, 1, 1, [], [], [], []],
+            [b"get", 2, [], 1, 1, 1, [], [], [], []],
+        ]
+        connection = Connection(of_7_0)
+        assert Client(connection, "here").commands() == {
+            "w.add": frozenset({"write", "module"}),
+            "get": frozenset(),
+        }
+        assert connection.sent == [("COMMAND",)]
+
+    def test_before_6_2_what_is_in_no_category_is_a_modules(self) -> None:
+        of_6_0 = [[b"w.add", -3, [b"write"], 1, 1, 1, []], [b"get", 2, [b"readonly"], 1, 1, 1, [b"@read"]]]
+        assert Client(Connection(of_6_0), "here").commands() == {
+            "w.add": frozenset({"write", "module"}),
+            "get": frozenset({"readonly"}),
+        }
+
+    def test_before_6_0_nobody_can_tell(self) -> None:
+        assert Client(Connection([["w.add", -3, ["write"], 1, 1, 1]]), "here").commands() == {
+            "w.add": frozenset({"write"})
+        }
+
+    def test_resp3_gives_sets(self) -> None:
+        assert Client(Connection([[b"get", 2, {b"readonly"}, 1, 1, 1, {b"@read"}]]), "here").commands() == {
+            "get": frozenset({"readonly"})
+        }
+
+
 class TestConnecting:
     """The login arguments reach redis-py."""
 
@@ -221,6 +326,7 @@ class TestConnecting:
         _client.connect(self.params(login_timeout=2.5))
         assert made[1][1]["socket_timeout"] == made[1][1]["socket_connect_timeout"] == 2.5
         assert client.where == "127.0.0.1:6379"
+        assert client.password == "pw"
         assert client.config_command == "hidden"
 
     def test_a_unix_socket_goes_before_host_and_port(self, made: list[Any]) -> None:
@@ -270,12 +376,13 @@ class TestConnecting:
                     raise redis.exceptions.AuthenticationError(said)
 
         redis.connection.Connection = Guarded
-        _client.connect(self.params(**params))
+        self.client = _client.connect(self.params(**params))
         return made
 
     def test_the_password_until_now_is_tried_where_the_new_one_is_refused(self, made: list[Any]) -> None:
         given = {"login_password": "new", "login_current_password": "old"}
         assert self.passwords(made, "old", "WRONGPASS", **given) == ["new", "old"]
+        assert self.client.password == "old"
 
     def test_the_right_password_is_the_only_one_tried(self, made: list[Any]) -> None:
         assert self.passwords(made, "new", "WRONGPASS", login_password="new", login_current_password="old") == ["new"]
@@ -289,6 +396,7 @@ class TestConnecting:
     )
     def test_none_is_used_where_the_server_has_none_yet(self, made: list[Any], said: str) -> None:
         assert self.passwords(made, None, said, login_password="new") == ["new", None]
+        assert self.client.password is None
 
     def test_no_other_password_is_invented(self, made: list[Any]) -> None:
         with pytest.raises(ServerError, match="WRONGPASS"):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -166,6 +167,17 @@ class TestParsing:
     def test_a_fault_names_its_line(self) -> None:
         with pytest.raises(ConfError, match="line 3: a double quote"):
             _conf.parse('# one\nport 1\ndir "x\n')
+
+
+def test_a_file_is_read_as_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "redis.conf"
+    path.write_bytes(b"# \xff\nrequirepass \xe9 # no comment\n")
+    assert _conf.read(str(path)) == _conf.parse("requirepass \udce9 # no comment\n")
+    path.write_text('port 1\nrequirepass "x\n')
+    with pytest.raises(ConfError, match=r"^line 2"):
+        _conf.read(str(path))
+    with pytest.raises(FileNotFoundError):
+        _conf.read(str(tmp_path / "none"))
 
 
 def secrets_in(line: str) -> st.SearchStrategy[str]:
@@ -396,5 +408,18 @@ class TestStartDigest:
         assert self.digest("loadmodule /a.so", "") != self.digest("", "loadmodule /a.so\n")
 
     def test_it_is_short_and_tells_nothing(self) -> None:
-        assert len(self.digest(self.BASE)) == 32
-        assert set(self.digest(self.BASE)) <= set("0123456789abcdef")
+        assert len(self.digest(self.BASE)) == 32 + 1 + 16
+        assert set(self.digest(self.BASE)) <= set("0123456789abcdef-")
+
+    def test_modules_have_a_part_of_their_own(self) -> None:
+        two = self.digest(self.BASE + "loadmodule /m/b.so\n")
+        lines = {_conf.line_digest(_conf.Directive("loadmodule", args)) for args in (("/m/a.so", "x"), ("/m/b.so",))}
+        assert _conf.started_modules(two) == lines
+        assert _conf.started_rest(two) == _conf.started_rest(self.digest(self.BASE))
+        assert _conf.started_rest(two) != _conf.started_rest(self.digest(self.BASE.replace("DEBUG y", "DEBUG z")))
+        assert _conf.started_rest(two) != _conf.started_rest(self.digest(self.BASE, ""))
+
+    def test_a_server_that_nobody_here_started_tells_nothing_of_its_modules(self) -> None:
+        assert _conf.started_modules("") is None
+        assert _conf.started_modules(self.digest("")) == frozenset()
+        assert _conf.started_rest("") == ""

@@ -75,12 +75,16 @@ class TestLiveImages:
         ctypes.CDLL(path)
         old, inode = digest(path), os.stat(path).st_ino
         known = old if self.readable(path) else ""
-        assert _host.live_images(os.getpid(), [path]) == {path: LiveImage(path, inode, False, known)}
+        (image,) = _host.live_images(os.getpid(), [path]).values()
+        assert image._replace(file="") == LiveImage(path, inode, False, known)
 
         Path(path + ".new").write_bytes(b"something else")
         os.rename(path + ".new", path)
-        assert _host.live_images(os.getpid(), [path]) == {path: LiveImage(path, inode, True, known)}
+        (image,) = _host.live_images(os.getpid(), [path]).values()
+        assert image._replace(file="") == LiveImage(path, inode, True, known)
         assert digest(path) != old
+        # What runs can still be had.
+        assert (digest(image.file) if image.file else "") == known
 
         os.unlink(path)
         assert _host.live_images(os.getpid(), [path])[path].deleted
@@ -207,6 +211,9 @@ class TestUnit:
         assert _host.started_with("u") == "0123abcd"
         (tmp_path / "file").write_text("0123abcd")
         assert _host.started_with("file") == ""
+        _host.leave_started_with("u", "another")
+        assert _host.started_with("u") == "another"
+        assert sorted(os.listdir(tmp_path)) == ["file", "u"]
 
 
 class TestLog:

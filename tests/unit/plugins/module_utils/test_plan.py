@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -157,6 +157,56 @@ def test_only_modules_of_others_that_are_not_built_in_are_undeclared() -> None:
         LoadedModule("old", 1, None, None),
     ]
     assert [m.name for m in _plan.undeclared(loaded, ["sensor"])] == ["stranger", "old"]
+
+
+class TestChangedModules:
+    """Those whose data has to be tried."""
+
+    ENTRY: ClassVar[Any] = {"name": "sensor", "path": PATH, "args": ["a", "b c"]}
+
+    def changed(
+        self, loaded: LoadedModule | None = LOADED, live: LiveImage | None = LIVE, digest: str = NEW, **entry: Any
+    ) -> bool:
+        other = {"name": "other", "path": "/m/other.so"}
+        names = _plan.changed_modules(
+            [LoadedModule("other", 1, "/m/other.so", ()), *([loaded] if loaded else [])],
+            {"/m/other.so": LiveImage("/m/other.so", 8, False, OLD), **({PATH: live} if live else {})},
+            [{**self.ENTRY, **entry}, other],
+            {PATH: digest, "/m/other.so": OLD},
+        )
+        assert names in (["sensor"], [])
+        return bool(names)
+
+    def test_none_where_the_same_runs(self) -> None:
+        assert not self.changed()
+
+    def test_also_where_another_file_has_the_name_by_now(self) -> None:
+        assert not self.changed(live=LiveImage(PATH, 7, True, NEW))
+
+    def test_where_arguments_are_not_told(self) -> None:
+        assert not self.changed(LoadedModule("sensor", 2, None, None), args=["x"])
+
+    def test_no_arguments_are_none_however_it_is_said(self) -> None:
+        without = LoadedModule("sensor", 2, PATH, ())
+        assert not self.changed(without, args=None)
+        assert not self.changed(without, args=[])
+
+    def test_one_that_does_not_run(self) -> None:
+        assert self.changed(None)
+
+    def test_another_file(self) -> None:
+        assert self.changed(digest=OLD)
+
+    def test_a_file_that_can_not_be_seen(self) -> None:
+        assert self.changed(live=None)
+        assert self.changed(live=LiveImage(PATH, 7, True, ""))
+
+    @pytest.mark.parametrize("args", [[], ["a"], ["b c", "a"], ["a", "b", "c"]])
+    def test_other_arguments(self, args: list[str]) -> None:
+        assert self.changed(args=args)
+
+    def test_one_that_is_not_declared_is_none_of_them(self) -> None:
+        assert _plan.changed_modules([LOADED], {PATH: LIVE}, [], {}) == []
 
 
 class TestSettingChanges:

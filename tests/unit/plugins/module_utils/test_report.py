@@ -54,6 +54,22 @@ def test_a_host_without_modules() -> None:
     assert _report.rows(["a"], {"a": {"verdicts": [], "error": "refused"}})[0]["verdict"] == "broken"
 
 
+def test_what_a_module_registered_in_its_trial_goes_into_its_row() -> None:
+    tried = {"name": "sensor", "commands": ["s.add", "s.get"], "types": {"sensorwin": 2}, "config": {"s.x": "1"}}
+    unread = {"name": "other", "commands": [], "types": None, "config": {}, "api": "not known"}
+    verdicts = [SENSOR, {**SENSOR, "name": "other"}, {**SENSOR, "name": "untried"}]
+    trials = {"a": {"modules": [{**tried, "api": "complete"}, unread]}, "b": {}}
+    first, second, third = _report.rows(["a"], {"a": {"verdicts": verdicts}}, trials)
+    assert [first[key] for key in ("commands", "types", "config", "api")] == [
+        "s.add s.get",
+        "sensorwin 2",
+        "s.x",
+        "complete",
+    ]
+    assert (second["types"], second["api"]) == ("not known", "not known")
+    assert "commands" not in third
+
+
 def test_a_version_of_nought_is_shown() -> None:
     assert _report.rows(["a"], {"a": {"verdicts": [{**SENSOR, "version": 0}]}})[0]["version"] == "0"
 

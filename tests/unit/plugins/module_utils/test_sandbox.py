@@ -87,8 +87,8 @@ def test_a_host_without_the_unit_has_no_sandbox() -> None:
 
 def test_what_this_systemd_does_not_know_is_dropped_as_in_a_unit_file() -> None:
     systemd = Systemd(unknown="ExecPaths")
-    unit = _sandbox.TransientUnit(systemd, ["User=redis", "ExecPaths=/m", "ExecPaths=/n"], 30)
-    unit.start(["/bin/true"], "/run/redis-trial-x", "/run/redis-trial-x/log")
+    unit = _sandbox.TransientUnit(systemd, ["User=redis", "ExecPaths=/m", "ExecPaths=/n"])
+    unit.start(["/bin/true"], "/run/redis-trial-x", "/run/redis-trial-x/log", 30)
     assert [len([w for w in call if w.startswith("ExecPaths")]) for call in systemd.calls] == [2, 0]
     assert "User=redis" in systemd.calls[1]
     assert systemd.calls[1][-2:] == ["--", "/bin/true"]
@@ -96,12 +96,70 @@ def test_what_this_systemd_does_not_know_is_dropped_as_in_a_unit_file() -> None:
     assert "RuntimeMaxSec=30" in systemd.calls[1]
 
 
+def started(sandbox: list[str], *most_written: Any) -> list[str]:
+    """Return the settings of a unit with this sandbox, in order."""
+    systemd = Systemd()
+    _sandbox.TransientUnit(systemd, sandbox, *most_written).start(["/bin/true", "-p"], "/f/x", "/f/x/log", 7)
+    (words,) = systemd.calls
+    assert words[-3:] == ["--", "/bin/true", "-p"]
+    return [words[number + 1] for number, word in enumerate(words[:-3]) if word == "-p"]
+
+
+OWN = [
+    "ProtectSystem=strict",
+    "PrivateNetwork=yes",
+    "ReadWritePaths=/f/x",
+    "WorkingDirectory=/f/x",
+    "StandardOutput=file:/f/x/log",
+    "StandardError=file:/f/x/log",
+    "RuntimeMaxSec=7",
+    "LimitFSIZE=33554432",
+    "RemainAfterExit=yes",
+    "KillMode=control-group",
+]
+
+
+def test_it_writes_to_its_own_folder_alone_and_reaches_no_network_whatever_the_service_may() -> None:
+    narrowed = [
+        "ReadWritePaths=-/var/lib/redis",
+        "ReadOnlyPaths=/m",
+        "ProtectSystem=false",
+        "PrivateNetwork=no",
+        "NetworkNamespacePath=/run/netns/x",
+        "JoinsNamespaceOf=y.service",
+    ]
+    kept = ["User=redis", "ReadWritePathsLike=x", "NoExecPaths=/", "ExecPaths=/m", "Environment=ProtectSystem=full"]
+    assert started([*narrowed, *kept]) == [*kept, *OWN]
+
+
+def test_what_is_told_to_hold_data_may_write_as_much() -> None:
+    assert started(["LimitFSIZE=1"], None) == ["LimitFSIZE=1", *(w for w in OWN if not w.startswith("LimitFSIZE"))]
+    assert "LimitFSIZE=5" in started([], 5)
+
+
+def test_the_same_unit_serves_one_program_after_another() -> None:
+    systemd = Systemd()
+    unit = _sandbox.TransientUnit(systemd, [])
+    for limit in (1, 2):
+        unit.start(["/bin/true"], "/run/redis-trial-x", "/run/redis-trial-x/log", limit)
+        assert f"RuntimeMaxSec={limit}" in systemd.calls.pop()
+        unit.end()
+        assert [call[1:] for call in systemd.calls] == [
+            ["kill", "--signal", "KILL", "redis-trial-x.service"],
+            ["stop", "redis-trial-x.service"],
+            ["reset-failed", "redis-trial-x.service"],
+        ]
+        systemd.calls.clear()
+        unit.end()
+        assert systemd.calls == []
+
+
 def test_a_sandbox_that_is_refused_for_another_reason_is_told() -> None:
     def refuses(_words: list[str], **_kwargs: Any) -> tuple[int, str, str]:
         return 1, "", "Failed to parse MemoryMax= value: lots"
 
     with pytest.raises(_sandbox.SandboxError, match="Failed to parse MemoryMax"):
-        _sandbox.TransientUnit(refuses, ["MemoryMax=lots"], 30).start(["/bin/true"], "/run/x", "/run/x/log")
+        _sandbox.TransientUnit(refuses, ["MemoryMax=lots"]).start(["/bin/true"], "/run/x", "/run/x/log", 30)
 
 
 @pytest.mark.parametrize(
@@ -112,14 +170,23 @@ def test_a_sandbox_that_is_refused_for_another_reason_is_told() -> None:
         ("ActiveState=failed\nSubState=failed\nExecMainCode=1\nExecMainStatus=1", "exit status 1"),
         ("ActiveState=failed\nSubState=failed\nExecMainCode=2\nExecMainStatus=7", "killed by signal 7"),
         ("ActiveState=failed\nSubState=failed\nExecMainCode=3\nExecMainStatus=11", "killed by signal 11"),
+        (
+            "ActiveState=failed\nSubState=failed\nExecMainCode=2\nExecMainStatus=25",
+            "it wrote more than 32 MiB to a file or its log",
+        ),
+        (
+            "ActiveState=failed\nSubState=failed\nExecMainCode=3\nExecMainStatus=25",
+            "it wrote more than 32 MiB to a file or its log",
+        ),
+        ("ActiveState=failed\nSubState=failed\nExecMainCode=1\nExecMainStatus=25", "exit status 25"),
         ("ActiveState=failed\nResult=resources", "systemd could not start it: resources"),
     ],
 )
 def test_how_a_program_ended(state: str, ended: str) -> None:
-    assert _sandbox.TransientUnit(Systemd(state=state), [], 30).ended() == ended
+    assert _sandbox.TransientUnit(Systemd(state=state), []).ended() == ended
 
 
 def test_nothing_is_ended_that_was_never_started() -> None:
     systemd = Systemd()
-    _sandbox.TransientUnit(systemd, [], 30).end()
+    _sandbox.TransientUnit(systemd, []).end()
     assert systemd.calls == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Callable
 
@@ -116,3 +117,33 @@ def test_redis_without_redis_py_is_a_warning(info: Any, monkeypatch: pytest.Monk
     result = info()
     assert not result.get("failed")
     assert "redis" in json.dumps(result["warnings"])
+
+
+def test_the_releases_of_each_module_the_last_one_rolled_out_first(info: Any, tmp_path: Path) -> None:
+    kept = tmp_path / "m" / ".releases" / "a"
+    kept.mkdir(parents=True)
+    digests = []
+    for second, content in enumerate((b"one", b"two")):
+        digests.append(hashlib.sha256(content).hexdigest())
+        (kept / f"{digests[-1][:16]}.so").write_bytes(content)
+        os.utime(kept / f"{digests[-1][:16]}.so", (second, second))
+    (tmp_path / "m" / "other.so").write_bytes(b"one")
+    os.utime(tmp_path / "m" / "other.so", (9, 9))
+    assert info()["releases"] == {}
+    found = info(folder=str(tmp_path / "m"), paths={"a": str(tmp_path / "m" / "other.so"), "b": "/nowhere/b.so"})
+    assert found["releases"]["b"] == []
+    newest, previous = found["releases"]["a"]
+    assert newest == {
+        "sha256": digests[0],
+        "path": str(tmp_path / "m" / "other.so"),
+        "rolled_out": "1970-01-01T00:00:09Z",
+        "size": 3,
+        "current": True,
+    }
+    assert (previous["sha256"], previous["rolled_out"], previous["current"]) == (
+        digests[1],
+        "1970-01-01T00:00:01Z",
+        False,
+    )
+    (only,) = info(folder=str(tmp_path / "m"))["releases"].values()
+    assert [release["current"] for release in only] == [False, False]

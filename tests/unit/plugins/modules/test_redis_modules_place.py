@@ -163,7 +163,7 @@ def test_an_absent_one_is_taken_away_and_kept_as_a_release(place: Place) -> None
 def test_a_crash_leaves_the_old_file_and_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place(place.entry(b"one"))
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **_options: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_release, "replace", full)
@@ -199,3 +199,16 @@ def test_an_unknown_owner_is_told_with_what_to_do(place: Place) -> None:
     assert "no-such-user" in failed["msg"]
     assert "install Redis first" in failed["msg"]
     assert not place.folder.exists()
+
+
+def test_a_release_that_is_gone_back_to_stays_as_old_as_it_is_and_is_kept(place: Place) -> None:
+    """With one release kept, both are there: the file in its place takes no other's room."""
+    place(place.entry(b"one"), keep=1)
+    os.utime(place.path, (1000, 1000))
+    (kept,) = place(place.entry(b"two"), keep=1)["releases"]["a"]
+    assert os.stat(kept).st_mtime == 1000
+    done = place({"name": "a", "path": str(place.path), "artifact": kept}, keep=1)
+    assert place.path.read_bytes() == b"one"
+    assert stat.S_IMODE(place.path.stat().st_mode) == 0o555
+    assert place.path.stat().st_mtime == 1000
+    assert sorted(Path(release).read_bytes() for release in done["releases"]["a"]) == [b"one", b"two"]

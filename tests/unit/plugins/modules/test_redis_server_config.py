@@ -11,7 +11,7 @@ import os
 import pwd
 import stat
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, BinaryIO, Callable
 
 import pytest
 
@@ -182,13 +182,14 @@ def test_no_start_in_between_can_claim_a_configuration_that_it_did_not_read(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
-    replace = _release.replace
+    write = _release.write
 
-    def look(source: str, target: str, *rest: Any) -> None:
-        steps.append((os.path.basename(target), "started-with" in Path(source).read_text()))
-        replace(source, target, *rest)
+    def look(reader: BinaryIO, target: str, *rest: Any) -> None:
+        steps.append((os.path.basename(target), b"started-with" in reader.read()))
+        reader.seek(0)
+        write(reader, target, *rest)
 
-    monkeypatch.setattr(_release, "replace", look)
+    monkeypatch.setattr(_release, "write", look)
     host()
     assert steps == [("50.conf", False), ("redis.conf", False), ("50.conf", True)]
 

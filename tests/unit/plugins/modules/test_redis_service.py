@@ -10,7 +10,15 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _service, _trial
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _host,
+    _release,
+    _service,
+    _snapshot,
+    _trial,
+)
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._plan import SettingChange
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._trial import Trial
@@ -68,7 +76,7 @@ def host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Host:
     made = Host(tmp_path, run_module, server, commands)
-    monkeypatch.setattr(_trial, "run", lambda server, binary, user, directives: made.tried)
+    monkeypatch.setattr(_trial, "in_place_of", lambda run, service, directives, paths: made.tried)
     monkeypatch.setattr(_host, "started_with", lambda unit: made.started_with)
     monkeypatch.setattr(_host, "live_images", lambda pid, paths: made.images)
     monkeypatch.setattr(_service, "POLL_SECONDS", 0.01)
@@ -239,3 +247,208 @@ def test_the_passwords_are_in_no_output(host: Host) -> None:
     host.tried = host.tried._replace(settings={"requirepass": "newsecret"})
     host.server.refuses["requirepass"] = "ERR bad argument 'newsecret'"
     assert "secret" not in str(host(login_password="newsecret"))
+
+
+class Live:
+    """Lets the fake server be asked for what a change without a restart depends on, and changed by MODULE."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.host = host
+        self.said: list[tuple[str, ...]] = []
+        self.acl = [b"user default on nopass ~* &* +@all"]
+        self.usedby = ""
+        self.refuses: dict[str, list[Exception]] = {}
+        self.left: list[str] = []
+        connect = host.server.connect
+
+        def connected(params: Any, config_command: str = "CONFIG") -> Any:
+            client = connect(params, config_command)
+            client.call = self.call
+            client.commands = lambda: {"get": frozenset(), "a.get": frozenset(["module"])}
+            return client
+
+        monkeypatch.setattr(_client, "connect", connected)
+        monkeypatch.setattr(_host, "leave_started_with", lambda unit, digest: self.left.append(digest))
+        monkeypatch.setattr(_release, "keep", lambda folder, name, file: file)
+        monkeypatch.setattr(_snapshot, "FOLDER", "/nowhere")
+        host.server.settings["enable-module-command"] = "yes"
+        host.tried.settings["enable-module-command"] = "yes"
+        self.old = host.path.parent / "old.so"
+        self.old.write_bytes(b"old")
+        host.images[str(host.path)] = _host.LiveImage(str(host.path), 1, True, "old", str(self.old))
+
+    def call(self, *words: str) -> Any:
+        """Any command."""
+        if words[:2] == ("ACL", "LIST"):
+            return self.acl
+        if words[:2] == ("INFO", "modules"):
+            return f"module:name=a,ver=1,api=1,filters=0,usedby=[{self.usedby}],using=[]\r\n".encode()
+        if words[0] == "COMMAND":
+            return [b"a.get"]
+        self.said.append(words)
+        errors = self.refuses.get(words[1], [])
+        if errors:
+            raise errors.pop(0)
+        path, modules = str(self.host.path), self.host.server.modules
+        if words[1] == "UNLOAD":
+            modules.remove(next(module for module in modules if module.name == words[2]))
+        else:
+            former = self.host.path.read_bytes() == b"old"
+            args = tuple(words[3:] if words[1] == "LOAD" else words[words.index("ARGS") + 1 :])
+            modules.append(LoadedModule("a", 1, path, args))
+            digest = "old" if former else _host.sha256_of(path)
+            self.host.images[path] = _host.LiveImage(path, 2, False, digest, str(self.old))
+        return b"OK"
+
+
+@pytest.fixture
+def live(host: Host, monkeypatch: pytest.MonkeyPatch) -> Live:
+    """A server that runs an older file of module a."""
+    return Live(host, monkeypatch)
+
+
+HOT = {"strategy": "hot"}
+EITHER = {"strategy": "hot_or_restart"}
+
+
+def test_a_module_is_changed_without_a_restart(host: Host, live: Live) -> None:
+    said = host(check=True, module={**HOT, "artifact": str(host.path)})
+    assert (said["changed"], said["restarted"], said["hot"]) == (True, False, ["a"])
+    assert live.said == []
+    done = host(module={**HOT, "config": {"a.level": "3"}})
+    assert (done["changed"], done["restarted"], done["hot"]) == (True, False, ["a"])
+    path = str(host.path)
+    assert live.said == [
+        ("MODULE", "UNLOAD", "a"),
+        ("MODULE", "LOADEX", path, "CONFIG", "a.level", "3", "ARGS", "x"),
+    ]
+    # The unit's own record is read anew, and the process' is written: no later run restarts for it.
+    assert host.acted() == ["daemon-reload"]
+    assert live.left == [host.started_with]
+    assert not host(module=HOT)["changed"]
+
+
+def test_check_mode_looks_at_the_file_that_would_be_placed(
+    host: Host, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.images[str(host.path)] = host.images[str(host.path)]._replace(sha256=_host.sha256_of(str(host.path)))
+    new = host.path.parent / "new.so"
+    new.write_bytes(b"\0pthread_create\0")
+    tried: list[dict[str, str]] = []
+    monkeypatch.setattr(_trial, "in_place_of", lambda *words: tried.append(words[-1]) or host.tried)
+    failed = host(check=True, module={**HOT, "artifact": str(new)})
+    assert "module a: the new file starts threads" in failed["msg"]
+    new.write_bytes(b"harmless")
+    assert host(check=True, module={**HOT, "artifact": str(new)})["hot"] == ["a"]
+    # Placed by now, under its own path.
+    host(module={**HOT, "artifact": str(new)})
+    assert tried == [{str(host.path): str(new)}] * 2 + [{}]
+
+
+def test_other_arguments_before_redis_7_are_seen_in_the_record(host: Host, live: Live) -> None:
+    host.server.info["redis_version"] = "6.0.16"
+    host.server.modules[:] = [LoadedModule("a", 1, None, None)]
+    host.images[str(host.path)] = host.images[str(host.path)]._replace(sha256=_host.sha256_of(str(host.path)))
+    conf = host.path.parent / "redis.conf"
+    conf.write_text(host.conf)
+    host.conf = host.conf.replace(".so x", ".so y")
+    failed = host(module={**HOT, "args": ["y"]}, conf_path=str(conf))
+    # The file is no ELF file, so its calls are not known; its former arguments are.
+    assert "can't be read for its calls" in failed["msg"]
+    assert "nobody knows the arguments" not in failed["msg"]
+    assert "nobody knows the arguments" in host(module={**HOT, "args": ["y"]}, conf_path="/nowhere")["msg"]
+
+
+@pytest.mark.parametrize(
+    ("disturb", "words"),
+    [
+        (lambda live: live.acl.append(b"user u on nopass ~* -@all +a.get"), "the ACL user u names its command a.get"),
+        (lambda live: setattr(live, "usedby", "b"), "module a: it is used by b"),
+        (lambda live: live.host.server.settings.update({"enable-module-command": "no"}), "enable-module-command is no"),
+        (lambda live: setattr(live.host, "started_with", "another"), "another drop-in"),
+        (
+            lambda live: live.host.images.update(
+                {str(live.host.path): _host.LiveImage(str(live.host.path), 1, True, "")}
+            ),
+            "the file that it runs from can't be read",
+        ),
+        (lambda live: live.host.server.modules.append(LoadedModule("s", 1, "/s.so", ())), "module s changes as well"),
+        (lambda live: setattr(live.host.server, "down", "127.0.0.1:6379: WRONGPASS"), "it does not take the password"),
+    ],
+)
+def test_what_can_not_be_changed_without_a_restart(host: Host, live: Live, disturb: Any, words: str) -> None:
+    disturb(live)
+    for check in (True, False):
+        failed = host(check, module=HOT)
+        assert failed["failed"]
+        assert failed["msg"].startswith("module a: strategy is hot, but a change without a restart is not possible:\n")
+        assert words in failed["msg"]
+        said = host(check=True, module=EITHER)
+        assert (said["restarted"], said["hot"]) == (True, [])
+        assert any(words in reason for reason in said["reasons"])
+    assert live.said == []
+    assert host.acted() == []
+
+
+def test_a_setting_that_only_a_start_changes_hinders(host: Host, live: Live) -> None:
+    host.tried.settings["io-threads"] = "4"
+    host.server.settings["io-threads"] = "1"
+    host.server.refuses["io-threads"] = "ERR immutable"
+    for check in (True, False):
+        assert "io-threads can only change at a start" in host(check, module=HOT)["msg"]
+    assert host(module=EITHER)["restarted"]
+    assert live.said == []
+
+
+def test_a_module_that_does_not_change_is_no_hindrance(host: Host, live: Live) -> None:
+    host.images.clear()
+    host.started_with = _conf.start_digest(_conf.parse(host.conf), "[Service]\nMemoryMax=1G\n")
+    done = host(module=HOT)
+    assert (done["restarted"], done["hot"]) == (True, [])
+
+
+def test_what_the_server_does_not_unload(host: Host, live: Live) -> None:
+    for strategy, restarted in ((HOT, None), (EITHER, True)):
+        live.refuses["UNLOAD"] = [_client.ServerError("MODULE UNLOAD at x: ERR blocked clients")]
+        done = host(module=strategy)
+        assert done.get("restarted") is restarted
+        words = done["msg"] if restarted is None else done["reasons"][-1]
+        assert "module a: the server does not unload it: ERR blocked clients" in words
+        assert [module.name for module in host.server.modules] == ["a", "vectorset"]
+    assert live.left == []
+
+
+def test_what_the_server_does_not_load_is_taken_back_and_not_tried_by_a_restart(host: Host, live: Live) -> None:
+    live.refuses["LOAD"] = [_client.ServerError("MODULE LOAD at x: ERR Error loading the extension")]
+    failed = host(module={**EITHER, "args": ["x"]})
+    lines = failed["msg"].splitlines()
+    assert lines[0] == f"module a: the running server does not load {host.path}: ERR Error loading the extension"
+    assert lines[1] == "what ran before was loaded again at once: a"
+    assert lines[-1] == "a line of the journal"
+    assert host.path.read_bytes() == b"old"
+    assert live.said[-1] == ("MODULE", "LOAD", str(host.path), "x")
+    assert (host.acted(), live.left) == ([], [])
+
+
+def test_what_is_loaded_has_to_run_as_in_the_trial(host: Host, live: Live) -> None:
+    host.tried = host.tried._replace(modules=[LoadedModule("a", 7, str(host.path), ("x",))])
+    assert "module a: it was loaded, but version is 1, wanted 7" in host(module=HOT)["msg"]
+
+
+def test_a_module_that_goes(host: Host, live: Live) -> None:
+    live.host.images.clear()
+    host.server.modules.append(LoadedModule("b", 1, "/m/b.so", ()))
+    host.images["/m/b.so"] = _host.LiveImage("/m/b.so", 3, False, "b", str(live.old))
+    gone = [{"name": "b", "path": "/m/b.so", **HOT}]
+    done = host(absent=gone)
+    assert (done["restarted"], done["hot"]) == (False, ["b"])
+    assert live.said == [("MODULE", "UNLOAD", "b")]
+
+
+def test_the_new_name_of_a_renamed_command_is_used_and_not_told(host: Host, live: Live) -> None:
+    host.conf += "rename-command MODULE hidden\n"
+    host.started_with = _conf.start_digest(_conf.parse(host.conf), DROPIN)
+    live.refuses["UNLOAD"] = [_client.ServerError("hidden UNLOAD at x: ERR blocked clients")]
+    failed = host(module=HOT)
+    assert live.said == [("hidden", "UNLOAD", "a")]
+    assert "hidden" not in str(failed)
