@@ -169,6 +169,12 @@ def parse(text: str) -> list[Directive]:
     return directives
 
 
+def read(path: str) -> list[Directive]:
+    """Return the directives of the file at I(path). Raises OSError and ConfError."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        return parse(stream.read())
+
+
 def render(directives: Iterable[Directive]) -> str:
     """Write directives as redis.conf text, one a line, each argument quoted where it needs to be."""
     return "".join(" ".join([d.name, *(quote(arg) for arg in d.args)]) + "\n" for d in directives)
@@ -268,11 +274,29 @@ def renamed_command(directives: Iterable[Directive], command: str) -> str:
     return name
 
 
+def line_digest(line: Directive) -> str:
+    """Return a digest of one line of redis.conf."""
+    return hashlib.sha256(render([line]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 def start_digest(directives: Iterable[Directive], dropin: str) -> str:
     """Return a digest of all that only a start can change and that no running server can be asked about.
 
     Each start leaves it on the host, so that a run can see what the running server was started with. The new names
-    of renamed commands go into it only hashed together with everything else.
+    of renamed commands go into it only hashed together with everything else. Each loadmodule line has a digest of its
+    own behind that, as modules may be changed without a start.
     """
-    lines = [render([d]) for d in directives if d.name in START_ONLY_DIRECTIVES]
-    return hashlib.sha256(("".join(lines) + "\0" + dropin).encode()).hexdigest()[:32]
+    lines = [d for d in directives if d.name in START_ONLY_DIRECTIVES]
+    rest = render(d for d in lines if d.name != "loadmodule") + "\0" + dropin
+    first = hashlib.sha256(rest.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return "-".join([first, *(line_digest(d) for d in lines if d.name == "loadmodule")])
+
+
+def started_rest(digest: str) -> str:
+    """Return the part of a start digest that no change of modules changes; empty where there is no digest."""
+    return digest.split("-", maxsplit=1)[0]
+
+
+def started_modules(digest: str) -> frozenset[str] | None:
+    """Return the digests of the loadmodule lines in a start digest; None where there is none."""
+    return frozenset(digest.split("-")[1:]) if digest else None

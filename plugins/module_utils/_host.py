@@ -34,13 +34,14 @@ class LiveImage(NamedTuple):
     """A file as a running process has it mapped.
 
     I(deleted) is true where the path names another file by now; I(sha256) is empty where the mapped file can
-    no longer be read.
+    no longer be read. I(file) is where it can be.
     """
 
     path: str
     inode: int
     deleted: bool
     sha256: str
+    file: str = ""
 
 
 def sha256_of(path: str) -> str:
@@ -107,7 +108,8 @@ def server_version(run: Run, binary: str) -> str:
 
 def unit_state(run: Run, unit: str) -> dict[str, str]:
     """Return what systemd knows of the unit; C(LoadState=not-found) where there is no such unit."""
-    wanted = "LoadState,ActiveState,SubState,Result,MainPID,NeedDaemonReload,UnitFileState,FragmentPath,DropInPaths"
+    wanted = "LoadState,ActiveState,SubState,Result,Type,MainPID,InvocationID,NeedDaemonReload,UnitFileState"
+    wanted += ",FragmentPath,DropInPaths"
     code, out, err = run(["systemctl", "show", unit, "-p", wanted])
     if code != 0:
         return {"LoadState": "unknown", "error": err.strip()}
@@ -140,6 +142,15 @@ def started_with(unit: str) -> str:
         return os.readlink(started_record(unit))
     except OSError:
         return ""
+
+
+def leave_started_with(unit: str, digest: str) -> None:
+    """Leave another start digest, where the running server came to it without a start. Raises OSError."""
+    record = started_record(unit)
+    if os.path.lexists(record + ".new"):
+        os.unlink(record + ".new")
+    os.symlink(digest, record + ".new")
+    os.rename(record + ".new", record)
 
 
 def read_maps(pid: int) -> str:
@@ -180,11 +191,11 @@ def live_images(pid: int, paths: Iterable[str]) -> dict[str, LiveImage]:
         if real not in mapped:
             continue
         inode, deleted, addresses = mapped[real]
+        file = f"/proc/{pid}/map_files/{addresses}"
         try:
-            digest = sha256_of(f"/proc/{pid}/map_files/{addresses}")
+            images[path] = LiveImage(path, inode, deleted, sha256_of(file), file)
         except OSError:
-            digest = ""
-        images[path] = LiveImage(path, inode, deleted, digest)
+            images[path] = LiveImage(path, inode, deleted, "")
     return images
 
 

@@ -28,8 +28,12 @@ def running(client: _client.Client, params: Mapping[str, Any]) -> Running:
 
 def _local_pid(info: Mapping[str, str], params: Mapping[str, Any]) -> int:
     """Return the server's pid where the connection proves that it runs on this host, else 0."""
-    local = bool(params.get("login_unix_socket")) or str(params.get("login_host")).startswith(LOOPBACK)
-    return int(info.get("process_id", "0")) if local else 0
+    return int(info.get("process_id", "0")) if is_local(params) else 0
+
+
+def is_local(params: Mapping[str, Any]) -> bool:
+    """Whether the connection can be to this host alone."""
+    return bool(params.get("login_unix_socket")) or str(params.get("login_host")).startswith(LOOPBACK)
 
 
 def verdicts(seen: Running, wanted: Sequence[_plan.Wanted]) -> list[_plan.Verdict]:
