@@ -98,7 +98,7 @@ class Host:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             tar.add(Path(ansible.__file__).parent / "module_utils", "bench/ansible/module_utils")
-            for name in ("__init__.py", "release.py"):
+            for name in ("__init__.py", "_vendor", "release.py"):
                 tar.add(Path(ansible.__file__).parent / name, f"bench/ansible/{name}")
             tar.add(ROOT / "plugins", "bench/ansible_collections/edgeops/redis_modules/plugins")
         self.sh(f"rm -rf {INSIDE} && tar -C /root -x", packed.getvalue())

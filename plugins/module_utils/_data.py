@@ -57,6 +57,14 @@ def fetch(run: _host.Run, client: _client.Client, params: Mapping[str, Any], tar
         raise DataError(f"redis-cli --rdb gave no whole RDB: {said[-1] if said else f'exit status {code}'}")
 
 
+def is_saved(info: Mapping[str, str]) -> bool:
+    """Whether the RDB file of a server is what it holds, from INFO: nothing changed since it was written or read.
+
+    With an AOF, that is what was read, and the RDB file may be older.
+    """
+    return info.get("rdb_changes_since_last_save") == "0" and info.get("aof_enabled", "0") == "0"
+
+
 def login_words(params: Mapping[str, Any]) -> list[str]:
     """Return redis-cli's options for a login as in _client.LOGIN_ARGUMENTS; the password is no option."""
     words = ["--no-auth-warning"]

@@ -97,6 +97,8 @@ class TransientUnit:
             *([f"LimitFSIZE={self._most_written}"] if self._most_written else []),
             "RemainAfterExit=yes",
             "KillMode=control-group",
+            # Nothing it holds is worth a clean shutdown.
+            "KillSignal=SIGKILL",
         ]
         while True:
             words = [word for setting in self._sandbox + own for word in ("-p", setting)]
@@ -124,9 +126,8 @@ class TransientUnit:
         return ending(state)
 
     def end(self) -> None:
-        """End the program, whatever it does: nothing it holds is worth a clean shutdown."""
+        """End the program, whatever it does."""
         if self.name:
-            self._run(["systemctl", "kill", "--signal", "KILL", self.name])
             self._run(["systemctl", "stop", self.name])
             self._run(["systemctl", "reset-failed", self.name])
             self.name = ""

@@ -32,6 +32,15 @@ def completed(dropin: str, unit: str, directives: Sequence[_conf.Directive]) -> 
     )
 
 
+def is_there(unit: str, dropin: str) -> bool:
+    """Whether the unit has this drop-in already, so that systemd has accepted it."""
+    try:
+        with open(dropin_path(unit), encoding="utf-8") as stream:
+            return stream.read().startswith(dropin.rstrip() + "\n")
+    except OSError:
+        return False
+
+
 def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
     """Return what systemd finds wrong with the drop-in beside the unit's own file; empty where it is fine.
 

@@ -18,9 +18,9 @@ description:
   - Reads each artifact first without running it, so that a damaged file, one for another machine, or one that needs
     what this host does not have is named as such.
   - Sends each module's smoke commands, saves, starts again, and asks again what only reads.
-  - Where modules change, loads a copy of the host's own data under the new ones and saves it. The running server
-    streams it as to a replica, for which it forks; its own RDB file is not written. Where it can't, the RDB file that
-    lies there is copied.
+  - Where modules change, loads a copy of the host's own data under the new ones and saves it. The RDB file that lies
+    there is copied where the server holds nothing else, or can't be asked; else the server streams its data as to a
+    replica, for which it forks. Its own RDB file is not written.
   - Fails, with that server's own log lines, where anything is not as declared.
 author:
   - edgeops contributors (@edgeops)
@@ -283,6 +283,7 @@ class Rehearsal:
         self.inspections: dict[str, _elf.Inspection] = {}
         self.calls: dict[str, _calls.Calls | None] = {}
         self.save = _conf.renamed_command(directives, "SAVE")
+        self.have = _calls.server_functions(self.params["binary"])
 
     def run(self) -> dict[str, Any]:
         """Run all of it and return the result. Raises TrialError, OSError, KeyError and SandboxError."""
@@ -305,7 +306,6 @@ class Rehearsal:
     def inspect(self) -> None:
         """Read each file. Raises TrialError."""
         platform = _host.facts_of_platform()
-        have = _calls.server_functions(self.params["binary"])
         faults = []
         for entry in self.modules:
             name, path = entry["name"], entry["artifact"]
@@ -316,7 +316,7 @@ class Rehearsal:
             wrong = _elf.misfits(inspection, platform["architecture"], platform["libc"])
             if not wrong:
                 calls = self.calls[name] = _calls.read(path)
-                wrong = inspection_faults(entry, inspection, _calls.missing(calls, have) if calls else [])
+                wrong = inspection_faults(entry, inspection, _calls.missing(calls, self.have) if calls else [])
             faults += [f"module {name}: {fault} ({path})" for fault in wrong]
         _rehearsal.refuse(faults)
         unread = [name for name, calls in self.calls.items() if calls is None]
@@ -417,10 +417,10 @@ class Rehearsal:
 
     def described(self, trial: _trial.Trial, found: _rehearsal.Found) -> list[dict[str, Any]]:
         """Return the C(modules) of the result."""
-        have = _calls.server_functions(self.params["binary"])
         described = []
         for module in trial.modules:
             calls = self.calls.get(module.name)
+            api = "not known" if calls is None else "missing" if _calls.missing(calls, self.have) else "complete"
             described.append(
                 {
                     "name": module.name,
@@ -428,7 +428,7 @@ class Rehearsal:
                     "commands": found.commands.get(module.name, []),
                     "types": dict(calls.types) if calls else None,
                     "config": {k: v for k, v in trial.settings.items() if k.startswith(module.name + ".")},
-                    "api": "not known" if calls is None else "missing" if _calls.missing(calls, have) else "complete",
+                    "api": api,
                 }
             )
         return described
@@ -466,8 +466,10 @@ def version_faults(version: str, minimum: str, modules: list[dict[str, Any]]) ->
 def dropin_faults(module: AnsibleModule) -> list[str]:
     """Return what systemd finds wrong with the drop-in that the unit is going to have."""
     unit, dropin = module.params["unit"], module.params["dropin"]
+    if not dropin or _unit.is_there(unit, dropin):
+        return []
     fragment = _host.unit_state(module.run_command, unit).get("FragmentPath")
-    if not dropin or not fragment:
+    if not fragment:
         return []
     found = _unit.faults(module.run_command, unit, fragment, dropin)
     return [f"systemd does not accept the drop-in; correct redis_server_dropin_lines: {fault}" for fault in found]

@@ -89,10 +89,11 @@ class Host:
     def accepts(self, *names: str) -> None:
         self.params["modules"] = [{"name": name, "accept": ["delete_keys"] if name in names else []} for name in "abc"]
 
-    def goes(self, name: str = "gone", *accept: str) -> None:
-        """Have a module run that is not to be there any more, and nothing else change."""
+    def goes(self, name: str = "gone", *accept: str, alone: bool = True) -> None:
+        """Have a module run that is not to be there any more; alone where nothing else changes."""
         self.server.modules.append(LoadedModule(name, 1, f"{self.root}/{name}.so", ()))
-        self.images[f"{self.root}/a.so"] = _host.LiveImage("", 1, False, self.digest("a"))
+        if alone:
+            self.images[f"{self.root}/a.so"] = _host.LiveImage("", 1, False, self.digest("a"))
         self.params["absent"] = [{"name": name, "accept": list(accept)}]
 
     def warn(self, warning: str) -> None:
@@ -324,6 +325,20 @@ class TestFile:
         assert told.reason.startswith(f"{host.rdb}, 100")
         assert told.reason.endswith(" s old; the server could not stream its data (no disk)")
 
+    @pytest.mark.parametrize(
+        ("changes", "aof", "whole", "copied"),
+        [("0", "0", True, True), ("1", "0", True, False), ("0", "1", True, False), ("0", "0", False, False)],
+    )
+    def test_the_server_need_not_stream_what_lies_there(
+        self, host: Host, changes: str, aof: str, whole: bool, copied: bool
+    ) -> None:
+        """Only where the file is whole, and all that the server holds."""
+        host.server.info.update(rdb_changes_since_last_save=changes, aof_enabled=aof)
+        host.rdb.write_bytes(WHOLE if whole else b"REDIS")
+        told, _delete = host()
+        assert (host.fetched == []) is copied
+        assert told.reason.endswith("nothing has changed since" if copied else "streamed by the running server")
+
     def test_and_there_is_none(self, host: Host) -> None:
         host.unfetched = _data.DataError("no disk")
         host.rdb.unlink()
@@ -441,18 +456,19 @@ class TestOneWay:
         host.outcomes = [lost("win")]
         assert "name delete_keys in accept" in host.refused()
 
-    def test_nor_does_that_of_one_that_stays_where_another_goes(self, host: Host) -> None:
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_nor_does_that_of_one_that_stays_where_another_goes(self, host: Host, alone: bool) -> None:
         host.accepts("a", "b")
-        host.goes()
+        host.goes(alone=alone)
         host.outcomes = [lost("win")]
         assert "name delete_keys in accept" in host.refused()
 
     def test_not_where_the_keys_could_not_all_be_counted(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         host.accepts("a")
-        host.outcomes = [lost("win")]
+        host.outcomes = [lost("bloom")]
         monkeypatch.setattr(_data_trial, "COUNT_SECONDS", -1)
         fault = host.refused()
-        assert "(not all keys were looked at)" in fault
+        assert "1 of type bloom (not all keys were looked at)" in fault
         assert len(host.ran) == 1
 
     def test_not_where_no_key_is_of_that_type(self, host: Host) -> None:
@@ -481,7 +497,7 @@ class TestOneWay:
         assert host()[1] == {"win": 3}
 
     def test_but_not_those_of_a_module_that_goes_which_nobody_knows(self, host: Host) -> None:
-        host.goes("gone", "delete_keys")
+        host.goes("gone", "delete_keys", alone=False)
         host.outcomes = [Trial("killed by signal 11", [], {}, [LOG + "# Redis 7.0.15 crashed by signal: 11"])]
         assert host.refused().endswith(": which keys to delete is not known")
 

@@ -116,6 +116,7 @@ OWN = [
     "LimitFSIZE=33554432",
     "RemainAfterExit=yes",
     "KillMode=control-group",
+    "KillSignal=SIGKILL",
 ]
 
 
@@ -145,7 +146,6 @@ def test_the_same_unit_serves_one_program_after_another() -> None:
         assert f"RuntimeMaxSec={limit}" in systemd.calls.pop()
         unit.end()
         assert [call[1:] for call in systemd.calls] == [
-            ["kill", "--signal", "KILL", "redis-trial-x.service"],
             ["stop", "redis-trial-x.service"],
             ["reset-failed", "redis-trial-x.service"],
         ]

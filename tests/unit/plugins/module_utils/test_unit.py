@@ -29,6 +29,16 @@ def test_a_failing_link_never_keeps_the_server_from_starting() -> None:
     assert line[len("ExecStartPre=") :].startswith("-")
 
 
+def test_a_drop_in_that_is_there_was_accepted_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "dropin.conf"
+    monkeypatch.setattr(_unit, "dropin_path", lambda unit: str(path) if unit == "u" else "/nowhere")
+    assert not _unit.is_there("u", DROPIN)
+    path.write_text(_unit.completed(DROPIN, "u", []))
+    assert _unit.is_there("u", DROPIN)
+    assert not _unit.is_there("u", "[Service]\nMemoryMax=1\n")
+    assert not _unit.is_there("v", DROPIN)
+
+
 def test_only_lines_about_the_drop_in_tell() -> None:
     output = "/run/x/u.d/check.conf:3: Unknown key 'Mem' in section [Service], ignoring.\n"
     output += "/lib/systemd/system/other.service:1: old\n\n"
