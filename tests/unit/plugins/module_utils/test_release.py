@@ -207,7 +207,7 @@ class TestReleases:
         kept = _release.keep(str(tmp_path), "x", current)
         assert kept == str(tmp_path / ".releases" / "x" / ("7692c3ad3540bb80" + ".so"))
         assert Path(kept).read_bytes() == b"one"
-        assert stat.S_IMODE(os.stat(kept).st_mode) == 0o444
+        assert stat.S_IMODE(os.stat(kept).st_mode) == 0o555
         assert owners == [(0, 0)]
         assert Path(current).read_bytes() == b"one"
 
