@@ -221,6 +221,9 @@ def _connect(params: Mapping[str, Any], password: str | None, config_command: st
         "socket_timeout": params.get("login_timeout") or 5.0,
         "socket_connect_timeout": params.get("login_timeout") or 5.0,
     }
+    if int(redis.__version__.split(".")[0]) >= 5:
+        # Its newest releases would speak RESP3, whose answers have other shapes.
+        common["protocol"] = 2
     if params.get("login_unix_socket"):
         where = params["login_unix_socket"]
         common.pop("socket_connect_timeout")

@@ -155,6 +155,9 @@ def module_keys(client: _client.Client, seconds: float) -> Keys:
     By SCAN and TYPE alone: DUMP would crash a server whose data type has no rdb_save. Raises ServerError.
     """
     counts: dict[str, int] = {}
+    if client.info().get("redis_mode") == "cluster":
+        # A replica of a Cluster answers only who says so.
+        client.call("READONLY")
     deadline = time.monotonic() + seconds
     for names in _scanned(client, ()):
         for kind in client.many([("TYPE", name) for name in names]):

@@ -106,9 +106,11 @@ class DataTrial:
             return Told(False, beyond), {}
 
         def fetch(target: str) -> str:
-            if _data.is_saved(seen.info):
-                source = self.copy_file(target, "nothing has changed since")
-                if source and _data.is_whole(target):
+            saved = _data.is_saved(seen.info)
+            if saved or self.module.check_mode:
+                why = "nothing has changed since" if saved else "check mode does not have the server stream"
+                source = self.copy_file(target, why)
+                if (source and _data.is_whole(target)) or self.module.check_mode:
                     return source
             try:
                 _data.fetch(self.module.run_command, client, self.params, target)
@@ -153,11 +155,11 @@ class DataTrial:
             )
         self.module.warn(f"the modules were not tried on the data of this host: {why}")
 
-    def refuse_without_room(self, size: int) -> None:
-        """Refuse where there is no room for a trial on data of this size."""
+    def refuse_without_room(self, size: int, folder: str) -> None:
+        """Refuse where there is no room for a trial on data of this size in I(folder)."""
         with open("/proc/meminfo", encoding="ascii") as stream:
             memory = _data.free_memory(stream.read())
-        fault = _data.room_fault(size, _data.free_disk(self.params["data_folder"]), memory)
+        fault = _data.room_fault(size, _data.free_disk(folder), memory)
         if fault:
             _rehearsal.refuse(
                 f"there is no room to try the modules on this host's data: {fault}. Make room, or lower "
@@ -168,28 +170,32 @@ class DataTrial:
         self, size: int, fetch: Callable[[str], str], client: _client.Client | None
     ) -> tuple[Told, dict[str, int]]:
         """Load a copy under the new modules and save it; see whether deletions that are accepted mend what fails."""
-        _release.make_folders(self.params["data_folder"])
-        self.refuse_without_room(size)
+        folder = self.params["data_folder"]
+        if not self.module.check_mode:
+            _release.make_folders(folder)
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
+        self.refuse_without_room(size, folder)
         paths = {entry["path"]: entry["artifact"] for entry in self.modules}
         directives = [*_conf.with_module_paths(self.directives, paths), *_rehearsal.QUIET]
         server = _trial.sandboxed(self.module.run_command, self.service, paths, data=True)
         visit = _rehearsal.Save(self.save)
         limit = self.params["data_timeout"]
         delete: dict[str, int] = {}
-        with _trial.Workshop(server, self.service, self.params["data_folder"]) as shop:
+        with _trial.Workshop(server, self.service, folder) as shop:
             rdb = os.path.basename(_conf.value(self.directives, "dbfilename", "dump.rdb"))
             source = fetch(shop.path(rdb))
             if not source:
                 return Told(False, "there is no RDB to copy"), {}
             shop.give(rdb)
             told = Told(True, source, os.path.getsize(shop.path(rdb)))
-            trial = shop.run(directives, visit, limit)
+            trial = shop.run(directives, visit, limit, limit)
             while trial.error and not trial.came_up:
                 # A server stops at the first type that it can't read, and a module may have several.
                 more = self.given_up(trial, client, delete)
                 self.delete_in_copy(shop, list(more), limit)
                 delete.update(more)
-                trial = shop.run(directives, visit, limit)
+                trial = shop.run(directives, visit, limit, limit)
             ended = _rehearsal.ended(trial, (", ".join(self.going or self.changed), "SAVE"))
             _rehearsal.refuse(f"{ended}, with this host's data" if ended else "", trial.log)
         return told, delete
@@ -197,11 +203,9 @@ class DataTrial:
     def given_up(self, trial: _trial.Trial, client: _client.Client | None, before: Mapping[str, int]) -> dict[str, int]:
         """Return the types that the data does not load with and whose keys may be deleted; refuse other ones."""
         keys = _data.module_keys(client, COUNT_SECONDS) if client else _data.Keys({}, False)
-        known = {kind for name in self.changed for kind in self.types.get(name, ())}
-        lost = set(_rehearsal.lost_types(trial.log)) or (set() if self.going else known)
+        lost = self.lost(trial)
         found = {kind: count for kind, count in keys.counts.items() if kind in lost and kind not in before}
-        entries = [*self.params["modules"], *self.params["absent"]]
-        accepts = _rehearsal.accepted(entries, self.going or self.changed, "delete_keys")
+        accepts = all(self.accepts(kind) for kind in lost) if lost else self.accepts("")
         if accepts and found and client and keys.complete:
             return found
         fault = (
@@ -219,6 +223,25 @@ class DataTrial:
             fault += ": which keys to delete is not known"
         raise _rehearsal.TrialError([fault], trial.log)
 
+    def lost(self, trial: _trial.Trial) -> set[str]:
+        """Return the types that the data does not load with: by the log, or those of the one module that misreads them.
+
+        What may have another reason, too little time or memory above all, gives up nothing.
+        """
+        named = set(_rehearsal.lost_types(trial.log))
+        if named or self.going or not _rehearsal.misread(trial.log):
+            return named
+        owners = [name for name in self.changed if self.types.get(name)]
+        told = [name for name in _rehearsal.lost_modules(trial.log) if name in owners]
+        (owner,) = told if len(told) == 1 else owners if len(owners) == 1 else [""]
+        return set(self.types.get(owner, ()))
+
+    def accepts(self, kind: str) -> bool:
+        """Whether the entry of the module of this type accepts that its keys go; of all that may be its, if unknown."""
+        owners = [name for name in self.changed if kind in self.types.get(name, ())] or self.going or self.changed
+        entries = [*self.params["modules"], *self.params["absent"]]
+        return all(_rehearsal.accepted(entries, [owner], "delete_keys") for owner in owners)
+
     def delete_in_copy(self, shop: _trial.Workshop, types: Sequence[str], limit: int) -> None:
         """Delete the keys in the copy, with the modules that run now."""
 
@@ -226,8 +249,9 @@ class DataTrial:
             _data.delete(client, types)
             client.call("SAVE")
 
-        plain = [d for d in self.directives if d.name not in ("loadmodule", "rename-command") and "." not in d.name]
-        trial = shop.run([*plain, *_rehearsal.module_lines(self.now), *_rehearsal.QUIET], visit, limit)
+        ours = ("loadmodule", "rename-command", "aclfile", "user")
+        plain = [d for d in self.directives if d.name not in ours and "." not in d.name]
+        trial = shop.run([*plain, *_rehearsal.module_lines(self.now), *_rehearsal.QUIET], visit, limit, limit)
         if trial.error:
             why = f"a copy of this host's data does not load with the modules of now ({trial.error})"
             _rehearsal.refuse(f"{why}: {_rehearsal.reason(trial)}", trial.log)

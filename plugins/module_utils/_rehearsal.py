@@ -265,17 +265,29 @@ def acl_faults(log: Sequence[str], aclfile: str, text: str) -> list[str]:
     return faults
 
 
-LOST_TYPE = re.compile(r"no matching module(?: type)? '([^']{1,9})'")
+LOST_TYPE = re.compile(r"(?:no matching module(?: type)?|data for the module type) '([^']{1,9})'")
+LOST_MODULE = re.compile(r"data for the module '([^']+)'")
+LOST_AUX = re.compile(r"AUX module data.*'([^']{1,9})'")
 
 
 def lost_types(log: Sequence[str]) -> list[str]:
-    """Return the data types that a server misses for its RDB, from its log."""
-    return sorted({kind for line in log for kind in LOST_TYPE.findall(line) if "AUX" not in line})
+    """Return the data types that a server misses for its RDB, or that their module can't load, from its log."""
+    return sorted({kind for line in log if not LOST_AUX.search(line) for kind in LOST_TYPE.findall(line)})
+
+
+def lost_modules(log: Sequence[str]) -> list[str]:
+    """Return the modules that read less or more than was written, from the log; before 7.0 it does not name them."""
+    return sorted({name for line in log for name in LOST_MODULE.findall(line)})
 
 
 def lost_aux(log: Sequence[str]) -> list[str]:
     """Return the data types whose AUX fields in an RDB a server can't load, from its log."""
-    return sorted({kind for line in log for kind in LOST_TYPE.findall(line) if "AUX" in line})
+    return sorted({kind for line in log for kind in LOST_AUX.findall(line)})
+
+
+def misread(log: Sequence[str]) -> bool:
+    """Whether a server ended in a module's own reading of the RDB: by a crash, or by less or more than was written."""
+    return bool(_trial.crash_lines(log)) or any("data for the module '" in line for line in log)
 
 
 def reason(trial: _trial.Trial) -> str:

@@ -61,7 +61,13 @@ def fault(smoke: Mapping[str, Any], answer: Any) -> str:
     """Return how an answer differs from what is expected; empty where it does not."""
     if smoke.get("expect") is None:
         return ""
-    found = jmespath.search(smoke["query"], answer) if smoke.get("query") else answer
+    try:
+        found = jmespath.search(smoke["query"], answer) if smoke.get("query") else answer
+    except jmespath.exceptions.JMESPathError as error:
+        why = " ".join(str(error).split())
+        return (
+            f"the query {smoke['query']} does not fit the answer {shown(answer)} of {' '.join(smoke['command'])}: {why}"
+        )
     if same(smoke["expect"], found):
         return ""
     of_it = f", of which {smoke['query']} is {shown(found)}" if smoke.get("query") else ""

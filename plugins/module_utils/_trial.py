@@ -113,8 +113,16 @@ class Workshop:
         """Let the service's user have a file in the folder."""
         os.chown(self.path(name), self.account.pw_uid, self.account.pw_gid)
 
-    def run(self, directives: Sequence[_conf.Directive], visit: Visit | None = None, limit: int = LIMIT) -> Trial:
+    def run(
+        self,
+        directives: Sequence[_conf.Directive],
+        visit: Visit | None = None,
+        limit: int = LIMIT,
+        answer: float = ANSWER_SECONDS,
+    ) -> Trial:
         """Start a server with the directives of a real redis.conf, module paths already as wanted; look, and end it.
+
+        It is ended after I(limit) seconds, and given up where one answer takes more than I(answer).
 
         Raises OSError, and SandboxError.
         """
@@ -131,18 +139,20 @@ class Workshop:
         try:
             # Who waits here gives up first, and says why; systemd ends it where that died.
             self.server.start([self.service.binary, conf], self.folder, self.path("log"), limit + LIMIT)
-            return self._await_answer(directives, visit, limit)
+            return self._await_answer(directives, visit, limit, answer)
         finally:
             self.server.end()
 
-    def _await_answer(self, directives: Sequence[_conf.Directive], visit: Visit | None, limit: int) -> Trial:
+    def _await_answer(
+        self, directives: Sequence[_conf.Directive], visit: Visit | None, limit: int, answer: float
+    ) -> Trial:
         """Ask until the server answers, ends or takes too long: its socket is there before its modules are loaded."""
         deadline = time.monotonic() + limit
         error = f"{NOT_READY} after {limit} seconds"
         while time.monotonic() < deadline:
             try:
                 if os.path.exists(self.path("s")):
-                    return self._look(directives, visit)
+                    return self._look(directives, visit, answer)
             except _client.NotReachedError:
                 pass
             except _client.ServerError as refused:
@@ -157,9 +167,9 @@ class Workshop:
             time.sleep(POLL_SECONDS)
         return Trial(error, [], {}, _last_lines(self.path("log")))
 
-    def _look(self, directives: Sequence[_conf.Directive], visit: Visit | None) -> Trial:
+    def _look(self, directives: Sequence[_conf.Directive], visit: Visit | None, answer: float) -> Trial:
         """Ask the throwaway server, and visit it. Raises ServerError where it is not up yet."""
-        params = {"login_unix_socket": self.path("s"), "login_timeout": ANSWER_SECONDS, **_login(directives)}
+        params = {"login_unix_socket": self.path("s"), "login_timeout": answer, **_login(directives)}
         client = _client.connect(params, _conf.renamed_command(directives, "CONFIG"))
         try:
             modules = client.modules()
@@ -168,7 +178,7 @@ class Workshop:
             try:
                 found = visit(client, modules) if visit else None
             except _client.NotReachedError:
-                error = self._end_seen() or f"it does not answer within {ANSWER_SECONDS:.0f} seconds"
+                error = self._end_seen() or f"it does not answer within {answer:.0f} seconds"
         finally:
             client.close()
         return Trial(error, modules, settings, _last_lines(self.path("log")), True, found)

@@ -75,9 +75,14 @@ def back_up(module: AnsibleModule, client: _client.Client) -> str:
     if size > free:
         raise _data.DataError(f"the backup may take {_data.mib(size)} in {folder}, free are {_data.mib(free)}")
     path = os.path.join(folder, time.strftime("%Y%m%dT%H%M%SZ.rdb", time.gmtime()))
-    _data.fetch(module.run_command, client, module.params, path + ".new")
-    os.chmod(path + ".new", 0o600)
-    os.rename(path + ".new", path)
+    unfinished = path + ".new"
+    try:
+        _data.fetch(module.run_command, client, module.params, unfinished)
+        os.chmod(unfinished, 0o600)
+        os.rename(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.unlink(unfinished)
     return path
 
 

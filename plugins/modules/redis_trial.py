@@ -337,6 +337,7 @@ class Rehearsal:
         """Lay each new file beside its path, with its owner and mode, until the block ends; return where they are."""
         staged: list[dict[str, Any]] = []
         folders: list[str] = []
+        made: list[str] = []
         try:
             for entry in self.modules:
                 if self.module.check_mode or entry["artifact"] == entry["path"] or self.in_place(entry):
@@ -345,6 +346,7 @@ class Rehearsal:
                 folder = os.path.join(os.path.dirname(entry["path"]), TRIAL_FOLDER)
                 if folder not in folders:
                     folders.append(folder)
+                    made += _release.missing_folders(os.path.dirname(folder))
                     _release.make_folders(folder)
                 uid, gid = _release.owner_ids(self.params["owner"], self.params["group"])
                 target = os.path.join(folder, os.path.basename(entry["path"]))
@@ -354,9 +356,9 @@ class Rehearsal:
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
-                # Where this is the first module of the host, the module folder was made for the trial.
-                with contextlib.suppress(OSError):
-                    os.rmdir(os.path.dirname(folder))
+            # Where this is the first module of the host, the module folder was made for the trial.
+            for folder in made:
+                os.rmdir(folder)
 
     def in_place(self, entry: dict[str, Any]) -> bool:
         """Whether the file to try is what lies at its path already."""

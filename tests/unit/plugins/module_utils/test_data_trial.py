@@ -47,6 +47,7 @@ class Host:
     def __init__(self, root: Path, server: Any, commands: Any) -> None:
         self.root, self.server, self.run_command = root, server, commands
         self.warnings: list[str] = []
+        self.check_mode = False
         self.modules = [self.entry("a"), self.entry("b")]
         self.conf = f'loadmodule {root}/a.so x\nloadmodule {root}/b.so\ndbfilename "my data.rdb"\na.level 3\n'
         (root / "redis.conf").write_text(f"dir {root}/db\nloadmodule {root}/a.so\nloadmodule {root}/gone.so\n")
@@ -149,7 +150,8 @@ def host(tmp_path: Path, server: Any, commands: Any, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(_trial, "sandboxed", spied)
 
-    def run_server(shop: Any, directives: Any, visit: Any = None, limit: int = 0) -> Trial:
+    def run_server(shop: Any, directives: Any, visit: Any = None, limit: int = 0, answer: float = 0) -> Trial:
+        assert answer == limit, "SAVE may take as long as loading"
         return made.run_server(shop, directives, visit, limit)
 
     monkeypatch.setattr(_trial.Workshop, "run", run_server)
@@ -456,12 +458,63 @@ class TestOneWay:
         host.outcomes = [lost("win")]
         assert "name delete_keys in accept" in host.refused()
 
-    @pytest.mark.parametrize("alone", [True, False])
-    def test_nor_does_that_of_one_that_stays_where_another_goes(self, host: Host, alone: bool) -> None:
+    def test_nor_does_that_of_one_that_stays_where_another_goes(self, host: Host) -> None:
         host.accepts("a", "b")
-        host.goes(alone=alone)
+        host.goes()
         host.outcomes = [lost("win")]
         assert "name delete_keys in accept" in host.refused()
+
+    def test_a_type_is_its_own_modules_business_where_another_goes_as_well(self, host: Host) -> None:
+        host.accepts("a")
+        host.goes(alone=False)
+        host.outcomes = [lost("win"), UP, UP]
+        assert host()[1] == {"win": 3}
+
+    def test_of_two_that_change_each_entry_counts_for_its_own_type(self, host: Host) -> None:
+        host.images.clear()
+        host.accepts("a")
+        host.outcomes = [lost("bloom")]
+        assert "name delete_keys in accept" in host.refused()
+        host.outcomes = [lost("win"), UP, UP]
+        assert host()[1] == {"win": 3}
+
+    @pytest.mark.parametrize("error", ["it was not ready after 300 seconds", "killed by signal 9"])
+    def test_too_little_time_or_memory_gives_up_nothing(self, host: Host, error: str) -> None:
+        host.accepts("a")
+        host.outcomes = [Trial(error, [], {}, [LOG + "* Loading RDB produced by version 7.0.15"])]
+        assert host.refused().endswith(": which keys to delete is not known")
+
+    @pytest.mark.parametrize(
+        ("said", "given_up"),
+        [
+            ("data for the module type 'win', that the responsible module is not able to load.", {"win": 3}),
+            ("data for the module 'b' that is not terminated by the proper module value EOF marker", {"bloom": 1}),
+        ],
+    )
+    def test_what_a_module_could_not_read_is_told_by_type_or_by_module(
+        self, host: Host, said: str, given_up: dict[str, int]
+    ) -> None:
+        host.images.clear()
+        host.accepts("a", "b")
+        host.outcomes = [Trial("exit status 1", [], {}, [LOG + f"# The RDB file contains module {said}"]), UP, UP]
+        assert host()[1] == given_up
+
+    def test_before_7_0_it_is_known_where_one_module_alone_has_types(self, host: Host) -> None:
+        said = "# The RDB file contains module data for the module '' that is not terminated by the proper marker"
+        host.accepts("a", "b")
+        host.outcomes = [Trial("exit status 1", [], {}, [LOG + said]), UP, UP]
+        assert host()[1] == {"win": 3}
+        host.images.clear()
+        host.outcomes = [Trial("exit status 1", [], {}, [LOG + said])]
+        assert host.refused().endswith(": which keys to delete is not known")
+
+    def test_check_mode_has_the_server_not_stream_and_makes_no_folder(self, host: Host) -> None:
+        host.check_mode = True
+        host.rdb.write_bytes(WHOLE)
+        told, _delete = host()
+        assert told.reason.endswith("check mode does not have the server stream")
+        assert host.fetched == []
+        assert not Path(host.params["data_folder"]).exists()
 
     def test_not_where_the_keys_could_not_all_be_counted(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         host.accepts("a")

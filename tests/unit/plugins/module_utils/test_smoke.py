@@ -217,3 +217,11 @@ class TestRepeat:
     def test_a_server_that_ends(self) -> None:
         with pytest.raises(_client.NotReachedError):
             _smoke.repeat(Replies(**{"A.GET": _client.NotReachedError("gone")}), [self.answer("21.5")])
+
+
+@pytest.mark.parametrize("query", ["length(@)", "[0"])
+def test_a_query_that_does_not_fit_is_told(query: str) -> None:
+    smoke = {"command": ["GET", "k"], "query": query, "expect": 1}
+    found = _smoke.fault(smoke, 7)
+    assert found.startswith(f"the query {query} does not fit the answer 7 of GET k: ")
+    assert "\n" not in found
