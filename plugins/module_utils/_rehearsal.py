@@ -128,6 +128,25 @@ class Save:
             client.call(self.save)
 
 
+def names_in_use(client: _client.Client, loaded: Sequence[_client.LoadedModule]) -> dict[str, list[str]]:
+    """Return what a throwaway server has that another module can't take."""
+    try:
+        commands = sorted(client.commands())
+    except _client.NotReachedError:
+        raise
+    except _client.ServerError:
+        commands = []
+    return {"module": [module.name for module in loaded], "command": commands}
+
+
+def collisions(path: str, used: Mapping[str, Sequence[str]]) -> str:
+    """Return why a module may give up that does not say it, by the names in its file that are in use already."""
+    taken = [f"the {what} {name}" for what, names in used.items() for name in named_in(path, names)]
+    if not taken:
+        return "it does not say why: it may want other arguments"
+    return f"it does not say why, but its file names {', '.join(taken)}, which this server has already"
+
+
 def commands_by_module(
     client: _client.Client, flags: Mapping[str, frozenset[str]], modules: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[str]]:
@@ -157,11 +176,11 @@ def named_in(path: str, names: Sequence[str]) -> list[str]:
             content = b"\0" + stream.read().lower() + b"\0"
     except OSError:
         return []
-    return [name for name in names if b"\0" + name.encode("utf-8", "surrogateescape") + b"\0" in content]
+    return [name for name in names if b"\0" + name.lower().encode("utf-8", "surrogateescape") + b"\0" in content]
 
 
 def outside_memory(client: _client.Client) -> int:
-    """Return the bytes that a server has besides what its allocator has; 0 where that is little."""
+    """Return the bytes that a server has besides what Redis took from its allocator; 0 where that is little."""
     info = client.info()
     try:
         with open(f"/proc/{int(info['process_id'])}/status", encoding="utf-8") as stream:
@@ -173,8 +192,12 @@ def outside_memory(client: _client.Client) -> int:
     # What the allocator keeps for later counts as its own; the server looks that up ten times a second.
     time.sleep(CRON_SECONDS)
     info = client.info()
-    own = max(int(info.get("allocator_resident", "0")), int(info.get("used_memory", "0")))
-    outside = (int(anonymous.group(1)) << 10) - own
+    here = int(anonymous.group(1)) << 10
+    used, resident, allocated = (
+        int(info.get(key, "0")) for key in ("used_memory", "allocator_resident", "allocator_allocated")
+    )
+    # Where the allocator is a library, as Debian's jemalloc, a module's malloc gets from it, too: no use of Redis' own.
+    outside = max(here - max(resident, used), min(allocated, here) - used)
     return outside if outside >= OUTSIDE_LIMIT else 0
 
 

@@ -59,8 +59,13 @@ def of_unit(run: _host.Run, unit: str, own_dropin: str, dropin: str) -> list[str
     return properties([*texts, dropin]) if texts else []
 
 
-NARROWED = re.compile(r"(Read(Write|Only)Paths|ProtectSystem|PrivateNetwork|NetworkNamespacePath|JoinsNamespaceOf)=")
+NARROWED = re.compile(
+    r"(Read(Write|Only)(Paths|Directories)|(State|Cache|Logs|Configuration)Directory|ProtectSystem|PrivateNetwork"
+    r"|NetworkNamespacePath|JoinsNamespaceOf)="
+)
 """What a trial may less than the service: it writes to its own folder alone, and reaches no network.
+
+Debian's own units have ReadWriteDirectories, an older name of ReadWritePaths.
 
 ReadOnlyPaths goes too: below what is read-only anyway, systemd drops such an entry, and the ExecPaths of the same path
 with it.

@@ -51,3 +51,17 @@ def await_ready(run: _host.Run, unit: str, connect: Callable[[], _client.Client]
             raise ServiceError(f"the server started, but can't be asked: {error}") from error
         time.sleep(POLL_SECONDS)
     raise ServiceError(f"the server was not ready {timeout} seconds after its start: {last}")
+
+
+def aof_written(client: _client.Client, timeout: int) -> bool:
+    """Wait until the first AOF is written, after appendonly was switched on: a restart before that would come up empty.
+
+    Return whether it was within I(timeout) seconds. Raises ServerError.
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        info = client.info()
+        if info.get("aof_rewrite_in_progress", "0") == "0" and info.get("aof_rewrite_scheduled", "0") == "0":
+            return True
+        time.sleep(POLL_SECONDS)
+    return False

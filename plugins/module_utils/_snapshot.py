@@ -9,14 +9,18 @@ run begins is kept: it is the last state that is known to have been whole.
 
 from __future__ import annotations
 
+import glob
+import io
 import json
 import os
 import shutil
-from typing import Any, NamedTuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _release
 
+FOLDER = "/var/lib/edgeops-redis-modules/before"
 INDEX = "index.json"
+EVERYWHERE = ("*", "0.0.0.0", "::", "::*")  # noqa: S104
 
 
 class Kept(NamedTuple):
@@ -32,16 +36,17 @@ class Kept(NamedTuple):
 class Snapshot(NamedTuple):
     """What a host was before a rollout.
 
-    I(pid) is the server's process, 0 where none ran; I(modules) maps the names of its modules to their versions.
+    I(start) names the start of the server's process by systemd's InvocationID and its start digest, and is empty
+    where none ran: a pid may come again after a boot. I(images) maps the modules' files to the digests of what the
+    process has mapped. I(modules) maps its modules to their versions and I(settings) is its CONFIG GET *, with
+    secrets; None where nobody could ask.
     """
 
     files: list[Kept]
-    pid: int
-    modules: dict[str, int]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the index."""
-        return {"files": [list(kept) for kept in self.files], "pid": self.pid, "modules": self.modules}
+    start: str
+    images: dict[str, str]
+    modules: dict[str, int] | None
+    settings: dict[str, str] | None
 
 
 def load(folder: str) -> Snapshot | None:
@@ -51,10 +56,17 @@ def load(folder: str) -> Snapshot | None:
             index = json.load(stream)
     except FileNotFoundError:
         return None
-    return Snapshot([Kept(*kept) for kept in index["files"]], index["pid"], index["modules"])
+    return Snapshot(**{**index, "files": [Kept(*kept) for kept in index["files"]]})
 
 
-def take(folder: str, paths: list[str], pid: int, modules: dict[str, int]) -> Snapshot:
+def take(
+    folder: str,
+    paths: list[str],
+    start: str,
+    images: dict[str, str],
+    modules: dict[str, int] | None,
+    settings: dict[str, str] | None,
+) -> Snapshot:
     """Copy the files at I(paths) and open a snapshot; the index comes last, as it says that all is whole.
 
     Raises OSError.
@@ -62,6 +74,7 @@ def take(folder: str, paths: list[str], pid: int, modules: dict[str, int]) -> Sn
     shutil.rmtree(folder, ignore_errors=True)
     _release.make_folders(os.path.dirname(folder))
     os.mkdir(folder, 0o700)
+    _release.sync_folder(os.path.dirname(folder))
     files = []
     for number, path in enumerate(paths):
         found = _host.file_state(path)
@@ -69,26 +82,32 @@ def take(folder: str, paths: list[str], pid: int, modules: dict[str, int]) -> Sn
             files.append(Kept(path, "", "", "", ""))
             continue
         copy = os.path.join(folder, f"{number}-{os.path.basename(path)}")
-        _release.replace(path, copy, 0, 0, 0o600)
+        _release.replace(path, copy, 0, 0, 0o600, keep_time=True)
         files.append(Kept(path, copy, found.owner, found.group, found.mode))
-    snapshot = Snapshot(files, pid, modules)
-    temporary = os.path.join(folder, INDEX + ".new")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        json.dump(snapshot.as_dict(), stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.rename(temporary, os.path.join(folder, INDEX))
-    _release.sync_folder(folder)
+    snapshot = Snapshot(files, start, images, modules, settings)
+    _release.write(io.BytesIO(json.dumps(snapshot._asdict()).encode()), os.path.join(folder, INDEX), 0, 0, 0o600)
     return snapshot
 
 
 def close(folder: str) -> None:
-    """Forget the snapshot: what is there now is confirmed. The index goes first."""
-    try:
-        os.unlink(os.path.join(folder, INDEX))
-    except FileNotFoundError:
+    """Forget the snapshot, as what is there now is confirmed, and what runs that died left beside its files.
+
+    The index goes first. Raises OSError, and KeyError or ValueError where it can't be read.
+    """
+    snapshot = load(folder)
+    if snapshot is None:
         return
+    os.unlink(os.path.join(folder, INDEX))
+    _release.sync_folder(folder)
     shutil.rmtree(folder, ignore_errors=True)
+    for kept in snapshot.files:
+        for temporary in _release.temporaries(kept.path):
+            _release.remove(temporary)
+    trials = [os.path.join(os.path.dirname(path), _release.STAGED) for path in module_paths(snapshot)]
+    # A trial on the host's own data has a copy of them.
+    trials += glob.glob(f"{glob.escape(os.path.dirname(folder))}/redis-trial-*")
+    for path in trials:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def put_back(snapshot: Snapshot) -> list[str]:
@@ -102,6 +121,7 @@ def put_back(snapshot: Snapshot) -> list[str]:
         if not kept.copy:
             if found is not None:
                 os.unlink(kept.path)
+                _release.sync_folder(os.path.dirname(kept.path))
                 done.append(kept.path)
             continue
         before = _host.FileState(
@@ -110,6 +130,97 @@ def put_back(snapshot: Snapshot) -> list[str]:
         if found != before:
             uid, gid = _release.owner_ids(kept.owner, kept.group)
             _release.make_folders(os.path.dirname(kept.path))
-            _release.replace(kept.copy, kept.path, uid, gid, int(kept.mode, 8))
+            _release.replace(kept.copy, kept.path, uid, gid, int(kept.mode, 8), keep_time=True)
             done.append(kept.path)
     return done
+
+
+def former_directives(snapshot: Snapshot, conf_path: str) -> list[_conf.Directive]:
+    """Return what the redis.conf of before says, as directives_of() does."""
+    return directives_of(next((kept.copy for kept in snapshot.files if kept.path == conf_path), ""))
+
+
+def directives_of(conf: str) -> list[_conf.Directive]:
+    """Return what a redis.conf says; nothing where there is none, or Redis itself could not read it."""
+    try:
+        with open(conf, encoding="utf-8", errors="surrogateescape") as stream:
+            return _conf.parse(stream.read())
+    except (OSError, _conf.ConfError):
+        return []
+
+
+def module_paths(snapshot: Snapshot) -> list[str]:
+    """Return where the modules' files lie or would have lain."""
+    return [kept.path for kept in snapshot.files if kept.path.endswith(".so")]
+
+
+def expected_images(snapshot: Snapshot, directives: Sequence[_conf.Directive]) -> dict[str, str]:
+    """Return path and digest of the files that a start with the redis.conf of before maps. Raises OSError."""
+    loaded = {d.args[0] for d in directives if d.name == "loadmodule" and d.args}
+    return {kept.path: _host.sha256_of(kept.copy) for kept in snapshot.files if kept.copy and kept.path in loaded}
+
+
+def same_images(expected: Mapping[str, str], live: Mapping[str, str]) -> bool:
+    """Whether a process has mapped what it should; a digest that can't be read (empty) is no difference."""
+    return set(expected) == set(live) and all(
+        not live[path] or not digest or live[path] == digest for path, digest in expected.items()
+    )
+
+
+def has_to_start(snapshot: Snapshot, unit: Mapping[str, str], start: str, live: Mapping[str, str]) -> bool:
+    """Whether the server has to be started to be what it was: it was started since, or other modules are in it.
+
+    I(unit) is what systemd says of it, I(start) and I(live) are the snapshot's I(start) and I(images) by now.
+    """
+    if not snapshot.start:
+        return unit.get("ActiveState") != "inactive"
+    return start != snapshot.start or not same_images(snapshot.images, live)
+
+
+def changed_settings(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a running server that are not as before, with their values of before.
+
+    Whom it follows is a failover's business.
+    """
+    return {
+        name: value
+        for name, value in sorted(before.items())
+        if name in now and now[name] != value and name not in ("replicaof", "slaveof")
+    }
+
+
+def logins(params: Mapping[str, Any], directives: Sequence[_conf.Directive]) -> list[dict[str, Any]]:
+    """Return the logins to try, in this order: the declared one, then as the redis.conf of before has the server.
+
+    I(params) are a module's arguments (see _client.LOGIN_ARGUMENTS). Each place goes with the declared user and
+    password, and with the password of the redis.conf.
+    """
+    places: list[dict[str, Any]] = [{}]
+    listens = (_conf.value(directives, "bind", "127.0.0.1").split() or ["127.0.0.1"])[0].lstrip("-")
+    tcp = {
+        "login_unix_socket": None,
+        "login_host": "127.0.0.1" if listens in EVERYWHERE else listens,
+    }
+    port, tls_port = _conf.value(directives, "port", "6379"), _conf.value(directives, "tls-port", "0")
+    if port != "0":
+        places.append({**tcp, "login_port": int(port), "tls": False})
+    if tls_port != "0":
+        certificates = {
+            key: params.get(key) or _conf.value(directives, name, "") or None
+            for key, name in (
+                ("ca_certs", "tls-ca-cert-file"),
+                ("client_cert_file", "tls-cert-file"),
+                ("client_key_file", "tls-key-file"),
+            )
+        }
+        places.append({**tcp, "login_port": int(tls_port), "tls": True, **certificates})
+    if _conf.value(directives, "unixsocket", ""):
+        places.append({"login_unix_socket": _conf.value(directives, "unixsocket", "")})
+    own_password = {"login_user": None, "login_password": _conf.value(directives, "requirepass", "") or None}
+    found: list[dict[str, Any]] = []
+    for place in places:
+        for credentials in ({}, own_password):
+            login = {**params, **place, **credentials}
+            if login not in found:
+                found.append(login)
+    return found

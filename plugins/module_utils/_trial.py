@@ -330,8 +330,19 @@ def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
         printed = [line for line in trial.log if message_of(line) == line.strip()]
         words = crash_lines(trial.log)[:1] or printed[-1:] or ["it ends when it loads it, its log does not say why"]
         return _blame(unloaded[0], trial, message_of(words[0]))
+    own = [f"{m['name']} ({', '.join(m['config'])})" for m in modules if m.get("config")]
+    if own and any("Module Configuration detected" in line for line in trial.log):
+        return f"module {' or '.join(own)}: it does not know all directives in config of its entry ({trial.error})"
     last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
     return f"a server with this configuration does not start ({trial.error}): {last}"
+
+
+def silent(trial: Trial, modules: Sequence[dict[str, Any]]) -> int | None:
+    """Return the number in I(modules) of the one whose OnLoad gave up without a word of its own, if there is one."""
+    for number, module in enumerate(modules):
+        if any("initialization failed" in line and module["artifact"] in line for line in trial.log):
+            return None if any(f"<{module['name']}>" in line for line in trial.log) else number
+    return None
 
 
 def _loading(line: str) -> bool:

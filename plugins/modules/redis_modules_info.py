@@ -30,6 +30,11 @@ options:
     description: Where redis.conf lies, for what the next start would load.
     type: path
     default: /etc/redis/redis.conf
+  folder:
+    description:
+      - The module folder, to list the releases that are kept in it (see RV(releases)). None are listed where it is not
+        given, as each of them is read whole.
+    type: path
   paths:
     description:
       - Where modules are expected, by name. Redis before 7.0 does not tell the path of a module; this does.
@@ -54,6 +59,10 @@ EXAMPLES = r"""
     login_password: "{{ vaulted_probe_password }}"
     tls: true
     ca_certs: /etc/redis/ca.pem
+
+- name: List the releases that the modules of this host can go back to
+  edgeops.redis_modules.redis_modules_info:
+    folder: /var/lib/redis/modules
 
 - name: Show the modules whose file was replaced without a restart
   ansible.builtin.debug:
@@ -191,13 +200,50 @@ modules:
     restart_pending:
       description: Whether the file on disk is another than the live image.
       type: bool
+releases:
+  description:
+    - The releases of each module in O(folder), by the module's name, the one that a rollout placed last first. A file
+      that is damaged is left out.
+  returned: always
+  type: dict
+  contains:
+    NAME:
+      description: The releases of one module.
+      type: list
+      elements: dict
+      contains:
+        sha256:
+          description: Digest of the file; its first digits name the release.
+          type: str
+        path:
+          description: Where it lies.
+          type: str
+          sample: /var/lib/redis/modules/.releases/sensorwindow/3f2a9c01d4e5b677.so
+        rolled_out:
+          description: When a rollout placed it last, in UTC. Going back to it does not change that.
+          type: str
+          sample: "2026-11-23T02:55:08Z"
+        size:
+          description: Its size in bytes.
+          type: int
+        current:
+          description: Whether it is the file in the module's place.
+          type: bool
 """
 
+import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _observe, _plan
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _host,
+    _observe,
+    _plan,
+    _release,
+)
 
 
 def describe(seen: _observe.Running, paths: dict[str, str]) -> list[dict[str, Any]]:
@@ -238,6 +284,19 @@ def module_files(pid: int, conf_path: str) -> list[str]:
     return sorted({*found, *(d.args[0] for d in directives if d.name == "loadmodule" and d.args)})
 
 
+def releases(folder: str, paths: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the C(releases) of the result. Raises OSError."""
+    kept_in = os.path.join(folder, _release.RELEASES)
+    names = {*paths, *(os.listdir(kept_in) if os.path.isdir(kept_in) else [])}
+    return {
+        name: [
+            release.as_dict()
+            for release in _release.found(folder, name, str(paths.get(name) or os.path.join(folder, name + ".so")))
+        ]
+        for name in sorted(names)
+    }
+
+
 def number(info: dict[str, str], field: str) -> int:
     """Return a field of INFO as a number; 0 where it is not there."""
     return int(info.get(field) or 0)
@@ -250,6 +309,7 @@ def main() -> None:
             "binary": {"type": "path", "default": "/usr/bin/redis-server"},
             "unit": {"type": "str", "default": "redis-server.service"},
             "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
+            "folder": {"type": "path"},
             "paths": {"type": "dict", "default": {}},
             **_client.LOGIN_ARGUMENTS,
         },
@@ -290,7 +350,11 @@ def main() -> None:
                 rss_bytes=number(seen.info, "used_memory_rss"),
             )
             modules = describe(seen, module.params["paths"])
-    module.exit_json(changed=False, host=host, server=server, modules=modules)
+    try:
+        kept = releases(module.params["folder"], module.params["paths"]) if module.params["folder"] else {}
+    except OSError as error:
+        module.fail_json(msg=f"the releases in {module.params['folder']} can't be read: {error}")
+    module.exit_json(changed=False, host=host, server=server, modules=modules, releases=kept)
 
 
 if __name__ == "__main__":

@@ -197,8 +197,10 @@ class Placer:
             return
         if found is not None:
             _release.keep(self.folder, entry["name"], path)
-        _release.replace(artifact, path, self.uid, self.gid, self.mode)
-        self.prune(entry)
+        # A release that is gone back to stays as old as it is; what a rollout places is the newest.
+        keep_time = _release.is_kept(self.folder, artifact)
+        _release.replace(artifact, path, self.uid, self.gid, self.mode, keep_time)
+        self.prune(entry, digest)
 
     def take_away(self, entry: dict[str, Any]) -> None:
         """Take one module's file away; it stays kept as a release."""
@@ -214,9 +216,9 @@ class Placer:
             _release.sync_folder(self.folder)
             self.prune(entry)
 
-    def prune(self, entry: dict[str, Any]) -> None:
-        """Drop the releases beyond the number to keep."""
-        for path in _release.surplus(self.folder, entry["name"], self.module.params["keep"]):
+    def prune(self, entry: dict[str, Any], current: str = "") -> None:
+        """Drop the releases beyond the number to keep; never the one with the digest I(current), which is in place."""
+        for path in _release.surplus(self.folder, entry["name"], self.module.params["keep"], current):
             os.unlink(path)
 
     def fail(self, entry: dict[str, Any], why: str) -> None:

@@ -81,8 +81,8 @@ backup:
   type: str
 """
 
+import io
 import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -104,13 +104,7 @@ def read(path: str) -> str | None:
 def write(path: str, text: str, uid: int, gid: int, mode: int) -> None:
     """Write a file whole and by rename. Raises OSError."""
     _release.make_folders(os.path.dirname(path))
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(text)
-        _release.replace(temporary, path, uid, gid, mode)
-    finally:
-        os.unlink(temporary)
+    _release.write(io.BytesIO(text.encode("utf-8", "surrogateescape")), path, uid, gid, mode)
 
 
 def same_conf(found: str | None, wanted: str) -> bool:

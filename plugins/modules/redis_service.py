@@ -163,7 +163,6 @@ set:
 """
 
 import os
-import time
 from typing import Any, Iterable, NamedTuple, NoReturn, Sequence
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -359,15 +358,9 @@ class Service:
 
     def await_aof(self, client: _client.Client) -> None:
         """Wait until the first AOF is written: a restart before that would come up empty."""
-        deadline = time.monotonic() + self.params["start_timeout"]
-        while time.monotonic() < deadline:
-            info = client.info()
-            if info.get("aof_rewrite_in_progress", "0") == "0" and info.get("aof_rewrite_scheduled", "0") == "0":
-                return
-            time.sleep(_service.POLL_SECONDS)
-        self.fail(
-            f"the first AOF was not written within {self.params['start_timeout']} seconds; the server was not restarted"
-        )
+        if not _service.aof_written(client, self.params["start_timeout"]):
+            limit = self.params["start_timeout"]
+            self.fail(f"the first AOF was not written within {limit} seconds; the server was not restarted")
 
     def obstacles(self, decision: Decision) -> list[str]:
         """Return why the modules can't be changed without a restart, a sentence each; empty where they can."""

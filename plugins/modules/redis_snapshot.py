@@ -11,11 +11,18 @@ module: redis_snapshot
 short_description: Remember the state of a server before a rollout, and put it back where the rollout fails
 version_added: 0.1.0
 description:
-  - With O(state=taken), copies redis.conf, the drop-in and the modules' files, and notes which modules run. A snapshot
-    that is still open from a run that died is kept, as it is the last state that is known to have been whole.
-  - With O(state=restored), puts those files back, restarts the server if it was restarted since, and confirms that it
-    runs the modules of before.
-  - With O(state=closed), forgets the snapshot, as the new state is confirmed.
+  - With O(state=taken), copies redis.conf, the drop-in and the modules' files, and notes which modules run and the
+    server's settings. A snapshot that is still open from a run that died is kept, as it is the last state that is known
+    to have been whole.
+  - With O(state=restored), puts those files back. A server that was started since, that does not run, or that has
+    other modules in it by now, is started with them; otherwise the settings that changed at run time are set back.
+    Then it confirms that the server runs the modules of before.
+  - Where the server takes neither the login nor the one that its redis.conf of before has, systemd and the files that
+    its process has mapped tell the same.
+  - A server that did not run when the snapshot was taken is started only if something has started it since, and may
+    fail to run as it did before.
+  - With O(state=closed), forgets the snapshot, as the new state is confirmed; with it goes what runs that died left
+    beside the files.
 author:
   - edgeops contributors (@edgeops)
 options:
@@ -33,6 +40,10 @@ options:
     type: list
     elements: path
     default: []
+  conf_path:
+    description: Which of O(paths) is redis.conf.
+    type: path
+    default: /etc/redis/redis.conf
   unit:
     description: The systemd unit of the server.
     type: str
@@ -81,27 +92,44 @@ restored:
   type: list
   elements: str
 restarted:
-  description: Whether the server was restarted for it.
+  description: Whether the server was started for it.
   returned: success
   type: bool
+set:
+  description: The names of the settings that were set back at run time.
+  returned: success
+  type: list
+  elements: str
 modules:
-  description: The modules that ran when the snapshot was taken, and after it was put back; name to version.
+  description:
+    - The modules that ran when the snapshot was taken, and after it was put back; name to version. Empty where the
+      server did not run, or nobody could ask it.
   returned: success
   type: dict
+summary:
+  description: What became of it, as a sentence; empty unless a snapshot was put back.
+  returned: success
+  type: str
+  sample: 2 files were put back, the server was restarted and runs sensorwindow
 """
 
+import contextlib
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _client,
+    _conf,
     _host,
     _observe,
     _service,
     _snapshot,
     _trial,
 )
+
+READY_SECONDS = 5
+"""How long to try the logins of a server that systemd says is ready."""
 
 
 class Keeper:
@@ -110,20 +138,38 @@ class Keeper:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.params: dict[str, Any] = module.params
+        self.directives: list[_conf.Directive] = []
+        self.restored: list[str] = []
 
-    def pid(self) -> int:
-        """Return the pid of the unit's process; 0 where none runs."""
-        return _host.main_pid(_host.unit_state(self.module.run_command, self.params["unit"]))
+    def unit(self) -> dict[str, str]:
+        """Return what systemd knows of the unit."""
+        return _host.unit_state(self.module.run_command, self.params["unit"])
+
+    def started(self, unit: dict[str, str]) -> str:
+        """Return what names the start of the unit's process, and what it was given since; empty where none runs."""
+        if not _host.main_pid(unit):
+            return ""
+        return f"{unit.get('InvocationID')} {_host.started_with(self.params['unit'])}"
 
     def connect(self) -> _client.Client:
-        """Open a connection with whichever password is right by now. Raises ServerError."""
-        return _client.connect(self.params)
+        """Open a connection with whichever login is right by now. Raises ServerError, that of the declared login."""
+        errors = []
+        for login in _snapshot.logins(self.params, self.directives):
+            try:
+                return _client.connect(login, _conf.renamed_command(self.directives, "CONFIG"))
+            except _client.ServerError as error:
+                errors.append(error)
+        raise errors[0]
 
-    def running_modules(self) -> dict[str, int]:
-        """Return name to version of the modules that run. Raises ServerError."""
+    def ask(self) -> tuple[dict[str, int], dict[str, str] | None]:
+        """Return name to version of the modules that run, and the settings where CONFIG may be used.
+
+        Raises ServerError.
+        """
         client = self.connect()
         try:
-            return {module.name: module.version for module in _observe.running(client, self.params).modules}
+            modules = {module.name: module.version for module in _observe.running(client, self.params).modules}
+            return modules, client.settings() if client.config_command else None
         finally:
             client.close()
 
@@ -131,67 +177,150 @@ class Keeper:
         """Take a snapshot unless one is open."""
         found = _snapshot.load(self.params["folder"])
         if found is not None:
-            return {"changed": False, "modules": found.modules}
-        try:
-            modules = self.running_modules()
-        except _client.ServerError:
-            modules = {}
+            return {"modules": found.modules or {}}
+        unit = self.unit()
+        self.directives = _snapshot.directives_of(self.params["conf_path"])
+        modules: dict[str, int] | None = None
+        settings: dict[str, str] | None = None
+        with contextlib.suppress(_client.ServerError):
+            modules, settings = self.ask()
         if not self.module.check_mode:
-            _snapshot.take(self.params["folder"], self.params["paths"], self.pid(), modules)
+            paths = self.params["paths"]
+            _snapshot.take(self.params["folder"], paths, self.started(unit), live(unit, paths), modules, settings)
         # Remembering is no change of the host: it is undone by the time the run ends.
-        return {"changed": False, "modules": modules}
+        return {"modules": modules or {}}
 
     def restore(self) -> dict[str, Any]:
         """Put the snapshot back and confirm it."""
         snapshot = _snapshot.load(self.params["folder"])
         if snapshot is None or self.module.check_mode:
-            return {"changed": snapshot is not None, "modules": snapshot.modules if snapshot else {}}
-        restored = _snapshot.put_back(snapshot)
-        # A server that did not run before is left to whoever stopped it.
-        restarted = snapshot.pid not in (0, self.pid())
-        if restarted:
-            self.start_again(restored)
+            return {"changed": snapshot is not None, "summary": "nothing was changed"}
+        self.directives = _snapshot.former_directives(snapshot, self.params["conf_path"])
+        self.restored = _snapshot.put_back(snapshot)
+        names: list[str] = []
+        start = self.has_to_start(snapshot)
+        if start:
+            self.start_again(snapshot)
         else:
             self.module.run_command(["systemctl", "daemon-reload"])
-        modules = self.confirmed(snapshot, restored) if snapshot.pid else {}
+            names = self.set_back(snapshot)
+        modules = self.confirmed(snapshot, start)
         _snapshot.close(self.params["folder"])
         return {
-            "changed": bool(restored or restarted),
-            "restored": restored,
-            "restarted": restarted,
+            "changed": bool(self.restored or start or names),
+            "restored": self.restored,
+            "restarted": start,
+            "set": names,
             "modules": modules,
+            "summary": summary(self.restored, names, start, modules, runs=bool(self.started(self.unit()))),
         }
 
-    def start_again(self, restored: list[str]) -> None:
-        """Restart the server with the files of before."""
+    def has_to_start(self, snapshot: _snapshot.Snapshot) -> bool:
+        """Whether the server has to be started to be what it was."""
+        unit = self.unit()
+        if _snapshot.has_to_start(snapshot, unit, self.started(unit), live(unit, _snapshot.module_paths(snapshot))):
+            return True
         try:
-            _service.restart(self.module.run_command, self.params["unit"])
-            _service.await_ready(
-                self.module.run_command, self.params["unit"], self.connect, self.params["start_timeout"]
-            )
-        except _service.ServiceError as error:
-            self.fail(str(error), restored)
+            return snapshot.modules not in (None, self.ask()[0])
+        except _client.ServerError:
+            return False
 
-    def confirmed(self, snapshot: _snapshot.Snapshot, restored: list[str]) -> dict[str, int]:
-        """Return the modules that run, or fail where they are not those of before."""
+    def start_again(self, snapshot: _snapshot.Snapshot) -> None:
+        """Start the server with the files of before."""
+        unit = self.params["unit"]
         try:
-            modules = self.running_modules()
+            _service.restart(self.module.run_command, unit)
+        except _service.ServiceError as error:
+            if snapshot.start:
+                self.fail(str(error))
+            # It did not run before either; systemd must not go on trying, and must take the next start.
+            self.module.run_command(["systemctl", "stop", unit])
+            self.module.run_command(["systemctl", "reset-failed", unit])
+            return
+        # systemd's word is enough where the service gives it: then only the login is left to try.
+        ready = self.unit().get("Type") == "notify"
+        limit = min(READY_SECONDS, self.params["start_timeout"]) if ready else self.params["start_timeout"]
+        try:
+            _service.await_ready(self.module.run_command, unit, self.connect, limit)
+        except _service.ServiceError as error:
+            if not ready or self.unit().get("ActiveState") != "active":
+                self.fail(str(error))
+
+    def set_back(self, snapshot: _snapshot.Snapshot) -> list[str]:
+        """Set the settings of the running server to what they were, and return the names of those that differed."""
+        if not snapshot.start or not snapshot.settings:
+            return []
+        try:
+            client = self.connect()
         except _client.ServerError as error:
-            self.fail(str(error), restored)
-        if modules != snapshot.modules:
-            self.fail(f"it runs {modules}, before it ran {snapshot.modules}", restored)
+            self.fail(f"nobody can look whether the server's settings are those of before: {error}")
+        refused = []
+        try:
+            changed = _snapshot.changed_settings(snapshot.settings, client.settings())
+            for name, value in changed.items():
+                try:
+                    client.set(name, value)
+                except _client.ServerError:
+                    # Without the server's words, which may repeat a secret.
+                    refused.append(name)
+            if changed.get("appendonly") == "yes" and not _service.aof_written(client, self.params["start_timeout"]):
+                refused.append("appendonly (its AOF was not written in time)")
+        except _client.ServerError as error:
+            self.fail(f"the server's settings can't be set back: {error}")
+        finally:
+            client.close()
+        if refused:
+            self.fail(f"the running server did not take these settings of before: {', '.join(refused)}")
+        return sorted(changed)
+
+    def confirmed(self, snapshot: _snapshot.Snapshot, start: bool) -> dict[str, int]:
+        """Return the modules that run, or fail where they are not those of before."""
+        unit = self.unit()
+        if not snapshot.start:
+            return {}
+        if not self.started(unit):
+            self.fail("the server does not run")
+        if start:
+            expected = _snapshot.expected_images(snapshot, self.directives)
+            mapped = live(unit, list(expected))
+            if not _snapshot.same_images(expected, mapped):
+                self.fail(f"it has mapped {sorted(mapped)}, and should have {sorted(expected)}, each as it is on disk")
+        try:
+            modules = self.ask()[0]
+        except _client.ServerError:
+            # The files that it has mapped have told enough.
+            return snapshot.modules or {}
+        if snapshot.modules is not None and modules != snapshot.modules:
+            self.fail(f"it runs {modules}, before it ran {snapshot.modules}")
         return modules
 
-    def fail(self, why: str, restored: list[str]) -> NoReturn:
+    def fail(self, why: str) -> NoReturn:
         """End with the reason and the server's log; the snapshot stays open for the next attempt."""
         log = _host.log_excerpt(self.module.run_command, self.params["unit"], self.params["logfile"])
         lines = [
-            f"the files of before are back in place ({', '.join(restored) or 'none had changed'}), but {why}",
+            f"the files of before are back in place ({', '.join(self.restored) or 'none had changed'}), but {why}",
             "the server's last log lines:",
             *_trial.telling_lines(log)[-_trial.LOG_LINES :],
         ]
-        self.module.fail_json(msg="\n".join(lines), restored=restored, log=log)
+        self.module.fail_json(msg="\n".join(lines), restored=self.restored, log=log)
         raise AssertionError("fail_json ends the process")
+
+
+def live(unit: dict[str, str], paths: list[str]) -> dict[str, str]:
+    """Return the digests of those files that the unit's process has mapped."""
+    pid = _host.main_pid(unit)
+    return {path: image.sha256 for path, image in _host.live_images(pid, paths).items()} if pid else {}
+
+
+def summary(restored: list[str], names: list[str], start: bool, modules: dict[str, int], runs: bool) -> str:
+    """Return what became of it as a sentence."""
+    said = [f"{len(restored)} files were put back"]
+    if names:
+        said.append(f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} set back")
+    if not runs:
+        return ", ".join([*said, "the server did not run before and does not run now"])
+    what = "was restarted and runs" if start else "runs"
+    return ", ".join([*said, f"the server {what} {', '.join(modules) or 'no modules'}"])
 
 
 def main() -> None:
@@ -201,6 +330,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["taken", "restored", "closed"], "required": True},
             "folder": {"type": "path", "default": "/var/lib/edgeops-redis-modules/before"},
             "paths": {"type": "list", "elements": "path", "default": []},
+            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
             "unit": {"type": "str", "default": "redis-server.service"},
             "logfile": {"type": "path", "default": "/var/log/redis/redis-server.log"},
             "start_timeout": {"type": "int", "default": 300},
@@ -209,11 +339,18 @@ def main() -> None:
         supports_check_mode=True,
     )
     keeper = Keeper(module)
+    result: dict[str, Any] = {
+        "changed": False,
+        "restored": [],
+        "restarted": False,
+        "set": [],
+        "modules": {},
+        "summary": "",
+    }
     if _client.REDIS_IMPORT_ERROR:
         if module.check_mode:
-            module.exit_json(changed=False, restored=[], restarted=False, modules={})
+            module.exit_json(**result)
         module.fail_json(msg=missing_required_lib("redis"), exception=_client.REDIS_IMPORT_ERROR)
-    result: dict[str, Any] = {"changed": False, "restored": [], "restarted": False, "modules": {}}
     try:
         if module.params["state"] == "taken":
             result.update(keeper.take())
@@ -221,7 +358,7 @@ def main() -> None:
             result.update(keeper.restore())
         elif not module.check_mode:
             _snapshot.close(module.params["folder"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         module.fail_json(msg=f"the snapshot in {module.params['folder']}: {error}")
     module.exit_json(**result)
 

@@ -266,9 +266,6 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _unit,
 )
 
-TRIAL_FOLDER = ".trial"
-"""Where new files lie in the module folder while they are tried."""
-
 
 class Rehearsal:
     """The trial of one configuration on one host, from reading the files to loading the host's data."""
@@ -343,10 +340,11 @@ class Rehearsal:
                 if self.module.check_mode or entry["artifact"] == entry["path"] or self.in_place(entry):
                     staged.append(entry)
                     continue
-                folder = os.path.join(os.path.dirname(entry["path"]), TRIAL_FOLDER)
+                # Its name is its own, as a run that lost its controller may still be at work beside us.
+                folder = os.path.join(os.path.dirname(entry["path"]), _release.STAGED, str(os.getpid()))
                 if folder not in folders:
                     folders.append(folder)
-                    made += _release.missing_folders(os.path.dirname(folder))
+                    made += _release.missing_folders(os.path.dirname(os.path.dirname(folder)))
                     _release.make_folders(folder)
                 uid, gid = _release.owner_ids(self.params["owner"], self.params["group"])
                 target = os.path.join(folder, os.path.basename(entry["path"]))
@@ -356,9 +354,12 @@ class Rehearsal:
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.dirname(folder))
             # Where this is the first module of the host, the module folder was made for the trial.
             for folder in made:
-                os.rmdir(folder)
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
     def in_place(self, entry: dict[str, Any]) -> bool:
         """Whether the file to try is what lies at its path already."""
@@ -389,6 +390,10 @@ class Rehearsal:
         visit = _rehearsal.Visit(modules, self.save)
         with _trial.Workshop(_trial.sandboxed(self.module.run_command, self.service, paths), self.service) as shop:
             trial = shop.run(directives, visit)
+            number = _trial.silent(trial, modules)
+            if number is not None:
+                fault = f"{_trial.startup_fault(trial, modules)}; {self.collisions(shop, directives, modules, number)}"
+                _rehearsal.refuse(fault, trial.log)
             self.judge(trial, modules, visit.doing)
             found: _rehearsal.Found = trial.found
             allocators = {name: inspection.allocators for name, inspection in self.inspections.items()}
@@ -404,6 +409,26 @@ class Rehearsal:
                 self.judge(again, modules, revisit.doing)
                 _rehearsal.refuse(again.found, again.log)
         return trial, found
+
+    def collisions(
+        self,
+        shop: _trial.Workshop,
+        directives: Sequence[_conf.Directive],
+        modules: Sequence[dict[str, Any]],
+        number: int,
+    ) -> str:
+        """Return why a module may give up that does not say it: ask a server with those before it alone."""
+        later = {entry["artifact"] for entry in modules[number:]}
+        owners = {entry["name"] for entry in modules[number:]}
+        before = [
+            d
+            for d in directives
+            if not (d.name == "loadmodule" and d.args[0] in later) and d.name.split(".")[0] not in owners
+        ]
+        used = dict(shop.run(before, _rehearsal.names_in_use).found or {})
+        types = [self.calls.get(entry["name"]) for entry in modules[:number]]
+        used["data type"] = [kind for calls in types if calls for kind, _version in calls.types]
+        return _rehearsal.collisions(modules[number]["artifact"], used)
 
     def judge(self, trial: _trial.Trial, modules: Sequence[dict[str, Any]], doing: tuple[str, str]) -> None:
         """Refuse a server that did not come up, or did not stay, or is not as declared. Raises TrialError."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import pytest
-from rollout_kit import CACHE, ROOT, SUITES, Entry, Host, Lab, artifact, probe, run
+from rollout_kit import CACHE, MODULES, ROOT, SUITES, Entry, Host, Lab, artifact, probe, run
 
 LAB = os.environ.get("ROLLOUT_LAB", "rollout")
 
@@ -125,3 +126,24 @@ def header(lab: Lab, built: dict[str, Built]) -> str:
     """Return the redismodule.h of the oldest server, as the rollout got it."""
     assert built
     return lab.hosts["r11"].get(f"{CACHE}/headers/6.0.16/redismodule.h").decode()
+
+
+@pytest.fixture(scope="session")
+def probes(lab: Lab, header: str) -> Callable[..., Built]:
+    """Return what compiles modules/probe on the oldest host, with the text that it tells and other defines."""
+    host = lab.hosts["r11"]
+    host.put("/root/probes/redismodule.h", header)
+    host.put("/root/probes/probe.c", (MODULES / "probe" / "probe.c").read_bytes())
+    found: dict[tuple[str, ...], Built] = {}
+
+    def compiled(text: str, *defines: str) -> Built:
+        if (text, *defines) not in found:
+            flags = shlex.join(f"-D{define}" for define in (f"PROBE_TEXT={text}", *defines))
+            host.sh(f"cd /root/probes && gcc -shared -fPIC -O2 {flags} -o probe.so probe.c")
+            path = lab.folder / "probes" / str(len(found)) / "probe.so"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(host.get("/root/probes/probe.so"))
+            found[text, *defines] = Built("probe", path)
+        return found[text, *defines]
+
+    return compiled

@@ -3,42 +3,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from conftest import Built
 from rollout_kit import FOLDER, UNIT, Host, Lab, until, variant
-
-MOMENTS = (
-    # The next task's banner comes when the task before it is over.
-    ("place", "Place each module by rename", 0.4),
-    ("placed", "Write redis.conf and the drop-in", 0.0),
-    ("configured", "Bring the running server to its configuration", 0.0),
-    ("restarting", "Bring the running server to its configuration", 1.0),
-    ("restarted", "Confirm by MODULE LIST", 0.0),
-)
+from upgrade import MOMENTS, Upgrade, nothing_lost, runs, writing
 
 
-def test_a_killed_run_is_finished_by_the_next(lab: Lab, r12: Host) -> None:
-    """Killed at several moments of an upgrade that changes file, arguments and redis.conf."""
-    lab.ansible([r12], [variant("probe", "PROBE_TEXT=begin", args=["begin"])]).good()
-    for moment, task, after in MOMENTS:
-        modules = [variant("probe", f"PROBE_TEXT={moment}", args=[moment])]
-        lab.ansible.killed(r12, modules, task, after, redis_server_extra_directives={"hz": 10 + len(moment)})
-        # What the run had started on the host may go on for a moment; the server itself must never be lost.
-        until(
-            lambda: r12.sh(f"systemctl is-active {UNIT}", check=False).strip() == "active",
-            f"up after a kill at {moment}",
-        )
-
-        lab.ansible([r12], modules, redis_server_extra_directives={"hz": 10 + len(moment)}).good()
-        path = f"{FOLDER}/probe.so"
-        assert r12.cli("probe.text") == moment, f"killed at {moment}"
-        assert r12.texts("probe.args") == [moment], f"killed at {moment}"
-        assert r12.config("hz") == str(10 + len(moment))
-        assert r12.sha256(path) == r12.live_sha256(path), f"killed at {moment}"
-        assert r12.sh(f"ls -A {FOLDER}").split() == [".releases", "probe.so"], f"killed at {moment}"
-    lab.ansible(
-        [r12],
-        [variant("probe", f"PROBE_TEXT={MOMENTS[-1][0]}", args=[MOMENTS[-1][0]])],
-        redis_server_extra_directives={"hz": 10 + len(MOMENTS[-1][0])},
-    ).unchanged()
+def test_a_run_killed_at_any_step_is_finished_by_the_next(
+    lab: Lab, built: dict[str, Built], probes: Callable[..., Built], r12: Host
+) -> None:
+    """The controller is gone by SIGKILL; what it had started on the host may go on for a moment, or not."""
+    upgrade = Upgrade(probes, built["handed"], 0)
+    lab.ansible([r12], upgrade.modules, **upgrade.variables).good()
+    r12.sh("rm -f /root/acknowledged; redis-cli SET saved value; redis-cli SAVE")
+    # What a task has begun on the host ends by itself, so one moment of each will do.
+    for number, task in enumerate(dict.fromkeys(task for task, _after in MOMENTS), start=1):
+        when = f"a kill during {task}"
+        upgrade = Upgrade(probes, built["handed"], number)
+        with writing(r12):
+            lab.ansible.killed(r12, upgrade.modules, task, 0.3, **upgrade.variables)
+            runs(r12, when)
+            lab.ansible([r12], upgrade.modules, **upgrade.variables).good()
+        upgrade.check(r12, when)
+        nothing_lost(r12, when)
+    lab.ansible([r12], upgrade.modules, **upgrade.variables).unchanged()
 
 
 def test_a_server_that_gave_up_is_started_again(lab: Lab, r12: Host) -> None:

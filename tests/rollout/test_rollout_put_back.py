@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from rollout_kit import CONF, DROPIN, FOLDER, SNAPSHOT, UNIT, Host, Lab, probe, variant
+from typing import Any
+
+from rollout_kit import CONF, DROPIN, FOLDER, SNAPSHOT, UNIT, Host, Lab, probe, until, variant
 
 
 def state(host: Host) -> tuple[object, ...]:
@@ -52,3 +54,61 @@ def test_a_run_that_died_is_gone_back_to_before_it(lab: Lab, r12: Host) -> None:
     lab.ansible([r12], [variant("probe", "PROBE_LIVE_ONLY")]).failure(r12)
     assert state(r12) == was
     assert r12.cli("probe.text") == "first"
+
+
+def test_a_run_that_moves_the_server_is_taken_back_to_the_former_place(lab: Lab, r12: Host) -> None:
+    """The failed run's own port and password are of no use any more: redis.conf of before knows the right ones."""
+    former: dict[str, Any] = {"redis_server_port": 6390, "redis_server_requirepass": "former"}
+    login = ("-p", "6390", "-a", "former")
+    lab.ansible([r12], [probe()], redis_rollout_allow_unseen=True, **former).good()
+    r12.cli("SET", "key", "value", login=login)
+    message = lab.ansible(
+        [r12],
+        [variant("probe", "PROBE_TEXT=newer"), variant("second", "PROBE_LIVE_ONLY")],
+        redis_server_port=6391,
+        redis_server_requirepass="newer",
+    ).failure(r12)
+    assert "r12 is as it was before this run" in message
+    assert "was restarted and runs probe" in message
+    assert r12.cli("probe.text", login=login) == "first"
+    assert r12.cli("GET", "key", login=login) == '"value"'
+    lab.ansible([r12], [probe()], **former).unchanged()
+
+
+def test_settings_of_run_time_are_set_back_where_nothing_was_restarted(lab: Lab, r12: Host) -> None:
+    """The last step fails, with the new settings in the running server; those that redis.conf does not name, too."""
+    lab.ansible([r12], [probe()], redis_server_maxmemory="64mb").good()
+    r12.cli("CONFIG", "SET", "maxmemory-samples", "7")
+    pid = r12.pid
+    message = lab.ansible(
+        [r12],
+        [probe()],
+        redis_server_maxmemory="96mb",
+        redis_server_extra_directives={"masterauth": "s3cret"},
+        # What is confirmed is not what was placed.
+        redis_verify_mode="0500",
+    ).failure(r12)
+    assert "mode is 0555, wanted 0500" in message
+    assert "masterauth, maxmemory, maxmemory-samples were set back" in message
+    assert [r12.config(name) for name in ("maxmemory", "masterauth", "maxmemory-samples")] == [str(64 << 20), "", "7"]
+    assert r12.pid == pid
+
+
+def test_a_server_that_a_dead_run_left_stopped_comes_back_before_anything_else(lab: Lab, r12: Host) -> None:
+    """It died between stop and start, and the next run is refused by the trial: the former state runs."""
+    lab.ansible([r12], [probe()]).good()
+    r12.cli("SET", "key", "value")
+    was = state(r12)
+    lab.ansible.killed(r12, [variant("probe", "PROBE_TEXT=half")], "Bring the running server to its", 0.0)
+    until(lambda: not r12.sh("pgrep -x python3", check=False), "the run that was killed is over on the host")
+    r12.sh(f"systemctl stop {UNIT}")
+    refused = lab.ansible([r12], [variant("probe", "PROBE_ERROR")])
+    assert "probe is built to refuse" in refused.failure(r12)
+    assert r12.cli("probe.text") == "first"
+    assert state(r12) == was
+    assert r12.sh(f"test -e {SNAPSHOT} && echo there || true") == ""
+
+    # One that an operator has stopped is nobody's leftover.
+    r12.sh(f"systemctl stop {UNIT}")
+    assert "probe is built to refuse" in lab.ansible([r12], [variant("probe", "PROBE_ERROR")]).failure(r12)
+    assert r12.pid == 0

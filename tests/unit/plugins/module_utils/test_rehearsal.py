@@ -226,6 +226,33 @@ class TestCommands:
             _rehearsal.commands_by_module(server.connect({}), {}, [entry("a")])
 
 
+class TestCollisions:
+    """Why a module may give up that does not say it."""
+
+    def test_names_in_its_file_that_are_in_use(self, server: Any, tmp_path: Path) -> None:
+        server.commands = {"get": frozenset(), "a.get": frozenset({"module"}), "other": frozenset()}
+        used = _rehearsal.names_in_use(server.connect({}), [_client.LoadedModule("Bloom", 1, None, ())])
+        assert used == {"module": ["Bloom"], "command": ["a.get", "get", "other"]}
+        path = tmp_path / "x.so"
+        path.write_bytes(b"x\0A.GET\0Bloom\0x.get\0")
+        assert _rehearsal.collisions(str(path), used) == (
+            "it does not say why, but its file names the module Bloom, the command a.get, which this server has already"
+        )
+        path.write_bytes(b"x")
+        assert _rehearsal.collisions(str(path), used) == "it does not say why: it may want other arguments"
+
+    def test_a_server_that_tells_no_commands(self, server: Any) -> None:
+        server.commands = _client.ServerError("unknown command")
+        server.answers["COMMAND"] = _client.ServerError("unknown command")
+        assert _rehearsal.names_in_use(server.connect({}), []) == {"module": [], "command": []}
+
+    def test_a_server_that_ends(self, server: Any) -> None:
+        server.commands = GONE
+        server.answers["COMMAND"] = GONE
+        with pytest.raises(_client.NotReachedError):
+            _rehearsal.names_in_use(server.connect({}), [])
+
+
 class TestOutsideMemory:
     """Memory beside that of Redis' allocator."""
 
@@ -247,6 +274,12 @@ class TestOutsideMemory:
 
     def test_what_the_allocator_keeps_for_later_is_redis_own(self, outside: Any) -> None:
         assert outside(200, 5, 190) == 0
+
+    def test_what_others_took_from_the_allocator_is_outside(self, outside: Any, server: Any) -> None:
+        server.info["allocator_allocated"] = str(230 * MIB)
+        assert outside(207, 1, 240) == 206 * MIB
+        server.info["allocator_allocated"] = str(64 * MIB)
+        assert outside(207, 1, 240) == 0
 
     def test_the_allocator_has_never_less_than_what_is_used(self, outside: Any) -> None:
         assert outside(200, 110, 5) == 90 * MIB

@@ -124,6 +124,8 @@ def test_it_writes_to_its_own_folder_alone_and_reaches_no_network_whatever_the_s
     narrowed = [
         "ReadWritePaths=-/var/lib/redis",
         "ReadOnlyPaths=/m",
+        "ReadWriteDirectories=-/etc/redis",
+        "StateDirectory=redis",
         "ProtectSystem=false",
         "PrivateNetwork=no",
         "NetworkNamespacePath=/run/netns/x",

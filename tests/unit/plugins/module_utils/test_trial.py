@@ -125,6 +125,26 @@ class TestStartup:
                 + (*printed, "it ends when it loads it, its log does not say why")[0]
             )
 
+    def test_a_directive_of_its_own_that_a_module_does_not_know(self) -> None:
+        log = [LOG + "# Module Configuration detected without loadmodule directive or no ApplyConfig call: aborting"]
+        modules = [module("a"), {**module("b"), "config": {"b.speed": "7", "b.x": "1"}}]
+        (fault,) = _trial.faults(Trial("exit status 1", [], {}, log), modules)
+        assert fault == (
+            "module b (b.speed, b.x): it does not know all directives in config of its entry (exit status 1)"
+        )
+        (fault,) = _trial.faults(Trial("exit status 1", [], {}, log), modules[:1])
+        assert fault.startswith("a server with this configuration does not start (exit status 1): Module Configuration")
+
+    def test_who_gives_up_without_a_word(self) -> None:
+        log = [
+            LOG + "* Module 'a' loaded from /m/a.so",
+            LOG + "# Module /m/b.so initialization failed. Module not loaded",
+        ]
+        modules = [module("a"), module("b")]
+        assert _trial.silent(Trial("exit status 1", [], {}, log), modules) == 1
+        assert _trial.silent(Trial("exit status 1", [], {}, [LOG + "# <b> sorry", *log]), modules) is None
+        assert _trial.silent(Trial("exit status 1", [], {}, log[:1]), modules) is None
+
     def test_a_module_that_fills_the_log_is_named(self) -> None:
         log = _trial.telling_lines([LOG + "* Module 'a' loaded from /m/a.so", *["on and on"] * 1000])
         assert self.fault(*log) == "module b: a server with it does not start (exit status 1): on and on"

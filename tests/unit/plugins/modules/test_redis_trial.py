@@ -37,6 +37,8 @@ UP = Trial(
 )
 GONE = _client.NotReachedError("/s: Connection closed by server")
 
+STAGED = f".trial/{os.getpid()}"
+
 
 class Host:
     """A host where module a, which is good and loads, is about to be placed."""
@@ -169,7 +171,7 @@ def test_what_loads_as_declared_passes_and_changes_nothing(trial: Host, check: b
     ]
     assert result["data"] == {"tried": False, "reason": "no module changes", "bytes": 0}
     assert result["delete"] == {}
-    artifact = trial.artifact if check else f"{trial.path.parent}/.trial/a.so"
+    artifact = trial.artifact if check else f"{trial.path.parent}/{STAGED}/a.so"
     assert trial.ran == [f'loadmodule {artifact} x\nappendonly no\nsave ""\n']
     assert trial.linked == [artifact]
 
@@ -188,6 +190,29 @@ def test_what_it_shows_to_be_wrong_is_told_with_the_log(trial: Host) -> None:
     ]
     assert failed["log"] == ["a log line"]
     assert trial.data_trials == []
+
+
+def test_a_module_that_gives_up_without_a_word_is_looked_at_beside_the_ones_before_it(
+    trial: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_elf, "inspect", lambda path, inspect=_elf.inspect: inspect(trial.artifact))
+    second = trial.root / "second.so"
+    second.write_bytes(b"\0a.get\0win\0")
+    mine = {"name": "a", "path": str(trial.path), "artifact": trial.artifact, "args": ["x"]}
+    others = [
+        {"name": name, "path": str(trial.path.parent / f"{name}.so"), "artifact": str(second)} for name in ("b", "c")
+    ]
+    staged = trial.path.parent / STAGED
+    log = [LOG + f"# Module {staged}/b.so initialization failed. Module not loaded"]
+    failed = trial(
+        shows=Trial("exit status 1", [], {}, log),
+        modules=[mine, *others],
+        conf="port 1\n" + "".join(f"loadmodule {m['path']} x\n" for m in [mine, *others]) + "b.speed 7\na.speed 8\n",
+    )
+    why = "its file names the command a.get, the data type win, which this server has already"
+    assert failed["msg"].splitlines()[0].endswith(f"it does not say why, but {why}")
+    assert failed["log"] == log
+    assert trial.ran[1] == f'port 1\nloadmodule {staged}/a.so x\na.speed 8\nappendonly no\nsave ""\n'
 
 
 def test_no_more_of_the_log_than_an_operator_reads(trial: Host) -> None:
@@ -362,7 +387,7 @@ class TestStaged:
 
     def test_beside_its_path_with_its_mode(self, trial: Host) -> None:
         trial(mode="0551")
-        assert trial.lay == {".trial/a.so": (self.NEW, 0o551)}
+        assert trial.lay == {f"{STAGED}/a.so": (self.NEW, 0o551)}
 
     def test_with_its_owner(self, trial: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         laid: list[Any] = []
@@ -375,7 +400,7 @@ class TestStaged:
 
         monkeypatch.setattr(redis_trial._release, "replace", spied)
         trial(owner="somebody", group="some")
-        assert laid == [(trial.artifact, f"{trial.path.parent}/.trial/a.so", "somebody", "some", 0o555)]
+        assert laid == [(trial.artifact, f"{trial.path.parent}/{STAGED}/a.so", "somebody", "some", 0o555)]
 
     def test_nothing_of_it_stays_nor_a_folder_that_was_not_there(self, trial: Host) -> None:
         trial.path.parent.parent.mkdir()
@@ -387,7 +412,7 @@ class TestStaged:
         trial.path.write_bytes(b"the one before")
         before = trial.path.stat()
         assert not trial().get("failed")
-        assert ".trial/a.so" in trial.lay
+        assert f"{STAGED}/a.so" in trial.lay
         assert os.listdir(trial.path.parent) == ["a.so"]
         after = trial.path.stat()
         assert (after.st_ino, after.st_mtime_ns, after.st_mode) == (before.st_ino, before.st_mtime_ns, before.st_mode)
@@ -413,7 +438,7 @@ class TestStaged:
         failed = trial()
         assert failed["msg"].splitlines()[0] == "it does not load"
         assert failed["log"] == ["a line"]
-        assert trial.lay == {".trial/a.so": (self.NEW, 0o555)}
+        assert trial.lay == {f"{STAGED}/a.so": (self.NEW, 0o555)}
         assert not trial.path.parent.exists()
 
     def test_a_file_that_lies_there_already_is_tried_where_it_is(self, trial: Host) -> None:
@@ -434,14 +459,14 @@ class TestStaged:
         trial.path.write_bytes(Path(trial.artifact).read_bytes())
         trial.path.chmod(0o555)
         assert not trial(**differs).get("failed")
-        assert sorted(trial.lay) == [".trial/a.so", "a.so"]
+        assert sorted(trial.lay) == [f"{STAGED}/a.so", "a.so"]
 
     def test_nor_with_other_bytes(self, trial: Host) -> None:
         trial.path.parent.mkdir(parents=True)
         trial.path.write_bytes(Path(trial.artifact).read_bytes() + b"x")
         trial.path.chmod(0o555)
         trial()
-        assert sorted(trial.lay) == [".trial/a.so", "a.so"]
+        assert sorted(trial.lay) == [f"{STAGED}/a.so", "a.so"]
 
     def test_in_check_mode_it_is_tried_from_where_it_is(self, trial: Host) -> None:
         assert not trial(check=True).get("failed")
@@ -458,14 +483,14 @@ class TestStaged:
         mine = {"name": "a", "path": str(trial.path), "artifact": trial.artifact, "args": ["x"]}
         up = UP._replace(modules=[UP.modules[0], LoadedModule("b", 1, None, ())])
         assert not trial(shows=up, modules=[mine, other]).get("failed")
-        assert sorted(trial.lay) == [".trial/a.so", ".trial/b.so"]
+        assert sorted(trial.lay) == [f"{STAGED}/a.so", f"{STAGED}/b.so"]
         assert not trial.path.parent.exists()
 
     def test_what_a_dead_run_left_is_no_hindrance(self, trial: Host) -> None:
-        (trial.path.parent / ".trial").mkdir(parents=True)
-        (trial.path.parent / ".trial" / "a.so").write_text("old")
+        (trial.path.parent / STAGED).mkdir(parents=True)
+        (trial.path.parent / STAGED / "a.so").write_text("old")
         trial()
-        assert trial.lay == {".trial/a.so": (self.NEW, 0o555)}
+        assert trial.lay == {f"{STAGED}/a.so": (self.NEW, 0o555)}
         assert not (trial.path.parent / ".trial").exists()
 
 
@@ -605,7 +630,7 @@ class TestData:
     def test_it_gets_the_files_that_are_tried_and_the_types_that_are_known(self, trial: Host) -> None:
         trial()
         (made,) = trial.data_trials
-        assert [entry["artifact"] for entry in made.modules] == [f"{trial.path.parent}/.trial/a.so"]
+        assert [entry["artifact"] for entry in made.modules] == [f"{trial.path.parent}/{STAGED}/a.so"]
         assert made.types == {"a": ["win", "bloom"]}
         assert _conf.render(made.directives) == f"loadmodule {trial.path} x\n"
         assert made.service == _trial.Service("redis-server.service", "", str(trial.binary), USER)

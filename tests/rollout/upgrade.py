@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An upgrade that changes everything a rollout can change, to be interrupted at every step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from conftest import Built
+from rollout_kit import CONF, DROPIN, FOLDER, SNAPSHOT, UNIT, Entry, Host, until
+
+MOMENTS = (
+    # The banner of a task comes before it begins: after no time at all, it is the one before that is over.
+    ("Try the configuration in a throwaway server", 0.0),
+    ("Try the configuration in a throwaway server", 0.5),
+    ("Remember what is there", 0.0),
+    ("Place each module by rename", 0.0),
+    ("Place each module by rename", 0.25),
+    ("Write redis.conf and the drop-in", 0.0),
+    ("Write redis.conf and the drop-in", 0.25),
+    ("Bring the running server to its configuration", 0.0),
+    ("Bring the running server to its configuration", 0.4),
+    ("Bring the running server to its configuration", 0.8),
+    ("Take away the files of absent modules", 0.0),
+    ("Confirm by MODULE LIST", 0.0),
+    ("Forget what was there", 0.0),
+    ("Forget what was there", 0.25),
+)
+"""Every task that changes something on a host, by its banner, and the seconds after it."""
+
+TRIALS = "/var/lib/edgeops-redis-modules/redis-trial-*"
+DATA = {"redis_server_appendonly": True, "redis_server_appendfsync": "always"}
+
+
+class Upgrade:
+    """The declaration number I(number); between two that follow each other, all differs."""
+
+    def __init__(self, probes: Callable[..., Built], extra: Built, number: int) -> None:
+        self.text = ("one", "two")[number % 2]
+        self.release = probes(self.text)
+        self.args = [f"declaration {number}"]
+        self.extra_is_there = number % 2 == 0
+        self.modules: list[Entry] = [
+            self.release.entry(args=self.args),
+            extra.entry() if self.extra_is_there else {"name": extra.name, "state": "absent"},
+        ]
+        self.hz = 10 + number
+        self.core = f"LimitCORE={number}"
+        self.variables: dict[str, Any] = {
+            **DATA,
+            "redis_server_extra_directives": {"hz": self.hz},
+            "redis_server_dropin_lines": [self.core],
+        }
+        self.extra = extra
+
+    def check(self, host: Host, when: str) -> None:
+        """All is as declared: files, configuration, what the process runs; and nothing is left over."""
+        path = f"{FOLDER}/probe.so"
+        assert host.cli("probe.text") == self.text, when
+        assert host.texts("probe.args") == self.args, when
+        assert host.sha256(path) == host.live_sha256(path) == self.release.sha256, when
+        assert set(host.modules()) == ({"probe", self.extra.name} if self.extra_is_there else {"probe"}), when
+        assert host.config("hz") == str(self.hz), when
+        assert f"hz {self.hz}\n" in host.sh(f"cat {CONF}"), when
+        assert self.core in host.sh(f"cat {DROPIN}"), when
+        assert host.sh(f"systemctl show -p LimitCORE --value {UNIT}").strip() == self.core.split("=")[1], when
+        files = {".releases", "probe.so"} | ({f"{self.extra.name}.so"} if self.extra_is_there else set())
+        assert set(host.sh(f"ls -A {FOLDER}").split()) == files, when
+        left = host.sh(
+            f"find /etc/redis {FOLDER} /etc/systemd/system -name '.*.new' -o -name 'tmp*'; "
+            f"find /etc/redis -type f -perm 600 -not -name '*.before-edgeops'; "
+            f"ls -d /run/redis-trial-* /run/redis-dropin-* {SNAPSHOT} {TRIALS} 2>/dev/null; "
+            "systemctl list-units --all --plain --no-legend 'redis-trial-*'",
+            check=False,
+        )
+        assert left == "", when
+
+
+def runs(host: Host, when: str) -> None:
+    """The server is up, or comes up by itself, and has loaded its data."""
+    until(lambda: "loading:0" in host.sh("redis-cli INFO persistence", check=False), f"up after {when}")
+
+
+def acknowledged(host: Host) -> list[str]:
+    """Return the numbers of the keys that the server has acknowledged."""
+    return host.sh("cat /root/acknowledged 2>/dev/null", check=False).split()
+
+
+def nothing_lost(host: Host, when: str) -> None:
+    """Every key that was saved or acknowledged is there."""
+    assert host.cli("GET", "saved") == '"value"', when
+    numbers = acknowledged(host)
+    assert numbers, when
+    script = "sort -u /root/acknowledged | sed 's/.*/EXISTS key:&/' | redis-cli | grep -c '^1$'"
+    assert int(host.sh(script)) == len(set(numbers)), when
+
+
+@contextmanager
+def writing(host: Host) -> Iterator[None]:
+    """Write keys all the time, and note on the host's disk which of them the server has acknowledged."""
+    loop = (
+        "n=$(wc -l < /root/acknowledged); while :; do n=$((n + 1)); "
+        '[ "$(redis-cli SET key:$n v 2>/dev/null)" = OK ] && echo $n >> /root/acknowledged; sleep 0.01; done'
+    )
+    host.sh(f"touch /root/acknowledged; setsid sh -c {loop!r} >/dev/null 2>&1 </dev/null & echo $! > /run/writer")
+    try:
+        yield
+    finally:
+        # After a power cut, there is none.
+        host.sh("test -e /run/writer && kill -- -$(cat /run/writer); rm -f /run/writer", check=False)
