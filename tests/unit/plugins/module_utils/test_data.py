@@ -29,8 +29,9 @@ class TestFetch:
         """Return a function that fetches; redis-cli writes what it is told to."""
         server.settings = dict(AS_PACKAGED)
 
-        def run(content: bytes | None = WHOLE, params: Any = SOCKET, **answer: Any) -> Path:
+        def run(content: bytes | None = WHOLE, params: Any = None, **answer: Any) -> Path:
             target = tmp_path / "dump.rdb"
+            params = params or SOCKET
 
             def write(_command: Any, **_options: Any) -> None:
                 self.seen = dict(server.settings)

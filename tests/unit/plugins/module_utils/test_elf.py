@@ -110,8 +110,12 @@ class TestProperties:
         assert not inspection.executable_stack
         assert not inspection.text_relocations
         assert not inspection.nodelete
-        assert inspection.allocators == ()
+        assert (inspection.allocators, inspection.starters) == ((), ())
         assert inspection.bits == 64
+
+    def test_what_starts_a_process(self, build_so: BuildSo) -> None:
+        source = '#include <stdlib.h>\n#include <unistd.h>\nvoid f(void) { if (fork() == 0) exit(system("true")); }\n'
+        assert _elf.inspect(build_so(source=USES_LIBC + source)).starters == ("fork", "system")
 
     def test_an_executable_stack(self, build_so: BuildSo) -> None:
         assert _elf.inspect(build_so(flags=("-shared", "-fPIC", "-Wl,-z,execstack"))).executable_stack

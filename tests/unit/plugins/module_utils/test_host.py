@@ -75,12 +75,12 @@ class TestLiveImages:
         ctypes.CDLL(path)
         old, inode = digest(path), os.stat(path).st_ino
         known = old if self.readable(path) else ""
-        (image,) = _host.live_images(os.getpid(), [path]).values()
+        image = _host.live_images(os.getpid(), [path])[path]
         assert image._replace(file="") == LiveImage(path, inode, False, known)
 
         Path(path + ".new").write_bytes(b"something else")
         os.rename(path + ".new", path)
-        (image,) = _host.live_images(os.getpid(), [path]).values()
+        image = _host.live_images(os.getpid(), [path])[path]
         assert image._replace(file="") == LiveImage(path, inode, True, known)
         assert digest(path) != old
         # What runs can still be had.

@@ -20,59 +20,59 @@ FOLDER = "/var/lib/redis/modules/"
 
 # As recorded; some of redis-server's own libraries are left out, and M is the module folder.
 BULLSEYE_UNDEFINED = """\
-	linux-vdso.so.1 (0x00007f7d9d0d5000)
-	M/undefined.so (0x00007f7d9cf6e000)
-	liblua5.1.so.0 => /usr/lib/x86_64-linux-gnu/liblua5.1.so.0 (0x00007f7d9cb17000)
-	libjemalloc.so.2 => /usr/lib/x86_64-linux-gnu/libjemalloc.so.2 (0x00007f7d9c842000)
-	libpthread.so.0 => /lib/x86_64-linux-gnu/libpthread.so.0 (0x00007f7d9c294000)
-	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f7d9c0c0000)
-	/lib64/ld-linux-x86-64.so.2 (0x00007f7d9d0d7000)
+\tlinux-vdso.so.1 (0x00007f7d9d0d5000)
+\tM/undefined.so (0x00007f7d9cf6e000)
+\tliblua5.1.so.0 => /usr/lib/x86_64-linux-gnu/liblua5.1.so.0 (0x00007f7d9cb17000)
+\tlibjemalloc.so.2 => /usr/lib/x86_64-linux-gnu/libjemalloc.so.2 (0x00007f7d9c842000)
+\tlibpthread.so.0 => /lib/x86_64-linux-gnu/libpthread.so.0 (0x00007f7d9c294000)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f7d9c0c0000)
+\t/lib64/ld-linux-x86-64.so.2 (0x00007f7d9d0d7000)
 /usr/bin/redis-server: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.99' not found (required by M/undefined.so)
 undefined symbol: newer, version GLIBC_2.99	(M/undefined.so)
 undefined symbol: nosuch2	(M/undefined.so)
 undefined symbol: nosuch	(M/undefined.so)
 """
 BOOKWORM_UNDEFINED = """\
-	linux-vdso.so.1 (0x00007fda40a2c000)
-	M/undefined.so (0x00007fda407b8000)
-	libjemalloc.so.2 => /lib/x86_64-linux-gnu/libjemalloc.so.2 (0x00007fda404b8000)
-	libcrypto.so.3 => /lib/x86_64-linux-gnu/libcrypto.so.3 (0x00007fda3fdd3000)
-	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007fda3fbf1000)
-	/lib64/ld-linux-x86-64.so.2 (0x00007fda40a2e000)
+\tlinux-vdso.so.1 (0x00007fda40a2c000)
+\tM/undefined.so (0x00007fda407b8000)
+\tlibjemalloc.so.2 => /lib/x86_64-linux-gnu/libjemalloc.so.2 (0x00007fda404b8000)
+\tlibcrypto.so.3 => /lib/x86_64-linux-gnu/libcrypto.so.3 (0x00007fda3fdd3000)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007fda3fbf1000)
+\t/lib64/ld-linux-x86-64.so.2 (0x00007fda40a2e000)
 /usr/bin/redis-server: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.99' not found (required by M/undefined.so)
 undefined symbol: newer, version GLIBC_2.99	(M/undefined.so)
 undefined symbol: nosuch2	(M/undefined.so)
 undefined symbol: nosuch	(M/undefined.so)
 """
 TRIXIE_UNDEFINED = """\
-	linux-vdso.so.1 (0x00007f9760a47000)
-	M/undefined.so (0x00007f976071a000)
-	libjemalloc.so.2 => /lib/x86_64-linux-gnu/libjemalloc.so.2 (0x00007f97605db000)
-	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f975f82e000)
-	/lib64/ld-linux-x86-64.so.2 (0x00007f9760a49000)
-	libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f975f7d3000)
+\tlinux-vdso.so.1 (0x00007f9760a47000)
+\tM/undefined.so (0x00007f976071a000)
+\tlibjemalloc.so.2 => /lib/x86_64-linux-gnu/libjemalloc.so.2 (0x00007f97605db000)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f975f82e000)
+\t/lib64/ld-linux-x86-64.so.2 (0x00007f9760a49000)
+\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f975f7d3000)
 /usr/bin/redis-server: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.99' not found (required by M/undefined.so)
 undefined symbol: newer, version GLIBC_2.99	(M/undefined.so)
 undefined symbol: nosuch2	(M/undefined.so)
 undefined symbol: nosuch	(M/undefined.so)
 """
 BULLSEYE_LIBRARY = """\
-	linux-vdso.so.1 (0x00007f32bec73000)
-	M/library.so (0x00007f32beb0c000)
-	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f32bdc5e000)
-	libmid.so.1 => M/libmid.so.1 (0x00007f32bdc59000)
-	/lib64/ld-linux-x86-64.so.2 (0x00007f32bec75000)
-	libfoo.so.1 => not found
+\tlinux-vdso.so.1 (0x00007f32bec73000)
+\tM/library.so (0x00007f32beb0c000)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f32bdc5e000)
+\tlibmid.so.1 => M/libmid.so.1 (0x00007f32bdc59000)
+\t/lib64/ld-linux-x86-64.so.2 (0x00007f32bec75000)
+\tlibfoo.so.1 => not found
 undefined symbol: foo	(M/libmid.so.1)
 """
 TRIXIE_LIBRARY = """\
-	linux-vdso.so.1 (0x00007f2f7cce1000)
-	M/library.so (0x00007f2f7c9b4000)
-	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f2f7bac8000)
-	libmid.so.1 => M/libmid.so.1 (0x00007f2f7bac1000)
-	/lib64/ld-linux-x86-64.so.2 (0x00007f2f7cce3000)
-	libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f2f7ba68000)
-	libfoo.so.1 => not found
+\tlinux-vdso.so.1 (0x00007f2f7cce1000)
+\tM/library.so (0x00007f2f7c9b4000)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f2f7bac8000)
+\tlibmid.so.1 => M/libmid.so.1 (0x00007f2f7bac1000)
+\t/lib64/ld-linux-x86-64.so.2 (0x00007f2f7cce3000)
+\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f2f7ba68000)
+\tlibfoo.so.1 => not found
 undefined symbol: foo	(M/libmid.so.1)
 """
 REFUSED = "ERROR: ld.so: object '/var/lib/redis/modules/x.so' from LD_PRELOAD cannot be preloaded ({}): ignored.\n"

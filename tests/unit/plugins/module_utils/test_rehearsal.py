@@ -230,11 +230,11 @@ class TestCollisions:
     """Why a module may give up that does not say it."""
 
     def test_names_in_its_file_that_are_in_use(self, server: Any, tmp_path: Path) -> None:
-        server.commands = {"get": frozenset(), "a.get": frozenset({"module"}), "other": frozenset()}
+        server.commands = dict.fromkeys(("get", "a.get", "other", "readonly"), frozenset())
         used = _rehearsal.names_in_use(server.connect({}), [_client.LoadedModule("Bloom", 1, None, ())])
         assert used == {"module": ["Bloom"], "command": ["a.get", "get", "other"]}
         path = tmp_path / "x.so"
-        path.write_bytes(b"x\0A.GET\0Bloom\0x.get\0")
+        path.write_bytes(b"x\0A.GET\0Bloom\0x.get\0readonly\0")
         assert _rehearsal.collisions(str(path), used) == (
             "it does not say why, but its file names the module Bloom, the command a.get, which this server has already"
         )
@@ -363,11 +363,12 @@ class TestBurdens:
     """What a server with the modules takes beside Redis' own."""
 
     ALLOCATORS: ClassVar[Any] = {"a": (), "b": ("malloc",), "c": ()}
+    STARTERS: ClassVar[Any] = {"a": (), "b": (), "c": ("fork",)}
 
     def faults(self, outside: int = 0, processes: Any = (), allocators: Any = None, **accept: Any) -> list[str]:
         modules = [entry(name, accept=accept.get(name, ())) for name in "abc"]
         own = self.ALLOCATORS if allocators is None else allocators
-        return _rehearsal.burdens(Found({}, outside, list(processes), [], ""), modules, own)
+        return _rehearsal.burdens(Found({}, outside, list(processes), [], ""), modules, own, self.STARTERS)
 
     def test_none(self) -> None:
         assert self.faults() == []
@@ -383,7 +384,12 @@ class TestBurdens:
 
     def test_children(self) -> None:
         (fault,) = self.faults(processes=["sleep (8)", "9"])
-        assert fault.startswith("module a or b or c: the server has child processes, sleep (8), 9;")
+        assert fault.startswith("module c: the server has child processes, sleep (8), 9;")
+
+    def test_children_of_any_where_none_is_seen_to_start_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(type(self), "STARTERS", {"a": (), "b": ()})
+        assert self.faults(processes=["9"])[0].startswith("module a or b: ")
+        assert self.faults(processes=["9"], b=("processes",)) == []
 
     def test_both(self) -> None:
         assert len(self.faults(64 * MIB, ["9"])) == 2
@@ -396,6 +402,7 @@ class TestBurdens:
     def test_what_the_entry_of_another_module_accepts_is_not(self) -> None:
         assert len(self.faults(200 * MIB, a=("outside_memory",))) == 1
         assert len(self.faults(200 * MIB, b=("processes", "delete_keys"))) == 1
+        assert len(self.faults(processes=["9"], b=("processes",))) == 1
 
 
 @pytest.mark.parametrize(

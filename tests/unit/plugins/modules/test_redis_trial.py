@@ -40,6 +40,13 @@ GONE = _client.NotReachedError("/s: Connection closed by server")
 STAGED = f".trial/{os.getpid()}"
 
 
+def raise_if_error(outcome: object) -> None:
+    """Raise what stands for an error in the place of a result."""
+    error = outcome if isinstance(outcome, BaseException) else None
+    if error is not None:
+        raise error
+
+
 class Host:
     """A host where module a, which is good and loads, is about to be placed."""
 
@@ -96,8 +103,7 @@ class Host:
         self.ran.append(_conf.render(directives))
         self.lay = self.seen()
         outcome = self.outcomes.pop(0) if self.outcomes else UP
-        if isinstance(outcome, Exception):
-            raise outcome
+        raise_if_error(outcome)
         assert isinstance(outcome, Trial)
         if outcome.error:
             return outcome
@@ -111,8 +117,7 @@ class Host:
         """In the place of DataTrial.run."""
         self.data_trials.append(trial)
         self.lay = self.seen()
-        if isinstance(self.told, Exception):
-            raise self.told
+        raise_if_error(self.told)
         return self.told, self.delete
 
     def find_with_linker(self, _run: Any, binary: str, artifact: str, user: str) -> list[str]:
