@@ -312,6 +312,11 @@ START_ONLY_SETTINGS = frozenset(
 """Settings that a running server refuses to change. Only a forecast for check mode: a real run asks the server."""
 
 
+def gives_up_persistence(change: SettingChange) -> bool:
+    """Whether a setting makes a running server keep less of its data than it did."""
+    return change.name == "save" or (change.name == "appendonly" and change.wanted != "yes")
+
+
 def restart_reasons(
     pid: int, started_with: str, start_digest: str, verdicts: Sequence[Verdict], strangers: Sequence[LoadedModule]
 ) -> list[str]:

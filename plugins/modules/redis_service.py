@@ -330,8 +330,12 @@ class Service:
             if m["artifact"] and m["path"] in images and images[m["path"]].sha256 != _host.sha256_of(m["artifact"])
         }
 
-    def set(self, changes: Sequence[_plan.SettingChange]) -> tuple[list[str], list[str]]:
-        """Set what can be set at run time; return the names that were set, and why the rest needs a restart."""
+    def set(self, changes: Sequence[_plan.SettingChange], restart_comes: bool) -> tuple[list[str], list[str]]:
+        """Set what can be set at run time; return the names that were set, and why the rest needs a restart.
+
+        With a restart to come, persistence is not given up before: the start may fail, or the shutdown not save.
+        """
+        changes = sorted(changes, key=lambda change: change.name not in _plan.START_ONLY_SETTINGS)
         names: list[str] = []
         reasons: list[str] = []
         if self.module.check_mode:
@@ -341,6 +345,8 @@ class Service:
         client = self.connect()
         try:
             for change in changes:
+                if (restart_comes or reasons) and _plan.gives_up_persistence(change):
+                    continue
                 try:
                     client.set(change.name, change.wanted)
                     names.append(change.name)
@@ -614,7 +620,8 @@ def main() -> None:
     # A module that is loaded anew comes with its settings.
     settings = [s for s in decision.settings if not s.name.startswith(tuple(c.name + "." for c in changes))]
     # Also before a restart: appendonly has to be switched on in the running server, which has the data.
-    names, refused = service.set(settings) if settings else ([], [])
+    comes = bool(reasons) and not (wished and not obstacles)
+    names, refused = service.set(settings, comes) if settings else ([], [])
     reasons += refused
     if wished:
         service.refuse(changes, refused)

@@ -118,6 +118,28 @@ def test_a_setting_that_the_server_refuses_needs_a_restart(host: Host) -> None:
     assert host.acted() == ["daemon-reload", "reset-failed", "restart"]
 
 
+@pytest.mark.parametrize("why", ["another module", "a setting that only a start changes"])
+def test_persistence_is_not_given_up_before_a_restart(host: Host, why: str) -> None:
+    """The start may fail, or the shutdown not save; it comes with the new redis.conf anyway."""
+    host.tried = host.tried._replace(settings={**host.tried.settings, "appendonly": "no", "save": "", "maxmemory": "9"})
+    host.server.settings.update(appendonly="yes", save="3600 1")
+    if why == "another module":
+        host.server.modules.append(LoadedModule("b", 1, "/b.so", ()))
+    else:
+        host.server.settings["databases"] = "8"
+        host.server.refuses["databases"] = "ERR CONFIG SET failed - can't set immutable config"
+    assert host()["restarted"]
+    assert host.server.was_set == {"maxmemory": "9"}
+
+
+def test_persistence_is_switched_on_before_a_restart(host: Host) -> None:
+    host.tried = host.tried._replace(settings={**host.tried.settings, "appendonly": "yes"})
+    host.server.settings["appendonly"] = "no"
+    host.server.modules.append(LoadedModule("b", 1, "/b.so", ()))
+    assert host()["restarted"]
+    assert host.server.was_set == {"appendonly": "yes"}
+
+
 def test_no_value_and_no_new_name_of_config_is_in_a_refusal() -> None:
     change = SettingChange("requirepass", "", "topsecret")
     assert redis_service.refusal("hidden SET at 127.0.0.1:6379: ERR bad 'topsecret'", change) == "ERR bad '...'"
