@@ -81,6 +81,11 @@ ALLOCATORS = frozenset(
 )
 """Functions that give memory which Redis does not count, so that maxmemory does not see it. _Zn are C++'s new."""
 
+STARTERS = frozenset(
+    ("fork", "_Fork", "vfork", "clone", "daemon", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
+)
+"""Functions that start another process."""
+
 PT_DYNAMIC, PT_GNU_STACK = "PT_DYNAMIC", "PT_GNU_STACK"
 PF_X, PF_W = 1, 2
 DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_TEXTREL, DT_FLAGS = 1, 4, 5, 6, 7, 8, 22, 30
@@ -222,7 +227,7 @@ class Inspection(NamedTuple):
     I(faults) are sentences; with any of them no server can load the file, whichever host it is. I(executable_stack)
     is also true where the file does not say whether it needs one, as glibc then takes it that it does. I(nodelete)
     means that MODULE UNLOAD leaves its code in the process. I(allocators) are the functions that it imports which give
-    memory that Redis does not count.
+    memory that Redis does not count, I(starters) those that start another process.
     """
 
     architecture: str
@@ -234,6 +239,7 @@ class Inspection(NamedTuple):
     text_relocations: bool = False
     nodelete: bool = False
     allocators: tuple[str, ...] = ()
+    starters: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The part that goes into a manifest."""
@@ -281,6 +287,7 @@ def _inspect_image(image: Image, size: int) -> Inspection:
         other = "ValkeyModule_OnLoad"
         hint = f"; it exports {other}, so it was built with valkeymodule.h" if other in exported else ""
         faults.append(f"it does not export {ONLOAD}{hint}")
+    imported = {symbol.name for symbol in symbols if not symbol.defined}
     stack = [segment.flags for segment in image.segments if segment.type == PT_GNU_STACK]
     return Inspection(
         MACHINES.get(image.machine, image.machine),
@@ -291,7 +298,8 @@ def _inspect_image(image: Image, size: int) -> Inspection:
         executable_stack=not stack or bool(stack[0] & PF_X),
         text_relocations=image.tag(DT_TEXTREL) is not None or bool((image.tag(DT_FLAGS) or 0) & DF_TEXTREL),
         nodelete=bool((image.tag(DT_FLAGS_1) or 0) & DF_1_NODELETE),
-        allocators=tuple(sorted({symbol.name for symbol in symbols if not symbol.defined} & ALLOCATORS)),
+        allocators=tuple(sorted(imported & ALLOCATORS)),
+        starters=tuple(sorted(imported & STARTERS)),
     )
 
 

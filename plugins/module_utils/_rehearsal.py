@@ -136,7 +136,8 @@ def names_in_use(client: _client.Client, loaded: Sequence[_client.LoadedModule])
         raise
     except _client.ServerError:
         commands = []
-    return {"module": [module.name for module in loaded], "command": commands}
+    # "readonly" stands in every module, as a flag of its commands.
+    return {"module": [module.name for module in loaded], "command": [name for name in commands if name != "readonly"]}
 
 
 def collisions(path: str, used: Mapping[str, Sequence[str]]) -> str:
@@ -239,10 +240,16 @@ def ended(trial: _trial.Trial, doing: tuple[str, str]) -> str:
     return f"{label}a server with it ends at {command} ({trial.error})" + (": " + "; ".join(words) if words else "")
 
 
-def burdens(found: Found, modules: Sequence[Mapping[str, Any]], allocators: Mapping[str, Sequence[str]]) -> list[str]:
+def burdens(
+    found: Found,
+    modules: Sequence[Mapping[str, Any]],
+    allocators: Mapping[str, Sequence[str]],
+    starters: Mapping[str, Sequence[str]],
+) -> list[str]:
     """Return what a server with the modules takes beside Redis' own, unless an entry accepts it.
 
-    I(allocators) are the functions by which each module's file asks the system for memory.
+    I(allocators) are the functions by which each module's file asks the system for memory, I(starters) those by which
+    it starts processes.
     """
     faults = []
     who = [name for name, functions in allocators.items() if functions] or list(allocators)
@@ -251,9 +258,10 @@ def burdens(found: Found, modules: Sequence[Mapping[str, Any]], allocators: Mapp
             f"module {' or '.join(who)}: {found.outside_memory >> 20} MiB of the server's memory are taken past Redis' "
             "allocator, so maxmemory does not see them; use RedisModule_Alloc, or accept: [outside_memory] in its entry"
         )
-    if found.processes and not accepted(modules, list(allocators), "processes"):
+    who = [name for name, functions in starters.items() if functions] or list(starters)
+    if found.processes and not accepted(modules, who, "processes"):
         faults.append(
-            f"module {' or '.join(allocators)}: the server has child processes, {', '.join(found.processes)}; "
+            f"module {' or '.join(who)}: the server has child processes, {', '.join(found.processes)}; "
             "they outlive a crash of the server and keep its sockets; accept: [processes] in the entry if that is meant"
         )
     return faults
@@ -290,7 +298,7 @@ def acl_faults(log: Sequence[str], aclfile: str, text: str) -> list[str]:
 
 LOST_TYPE = re.compile(r"(?:no matching module(?: type)?|data for the module type) '([^']{1,9})'")
 LOST_MODULE = re.compile(r"data for the module '([^']+)'")
-LOST_AUX = re.compile(r"AUX module data.*'([^']{1,9})'")
+LOST_AUX = re.compile(r"(?:AUX module|module AUX) data.* '([^']{1,9})'")
 
 
 def lost_types(log: Sequence[str]) -> list[str]:
@@ -314,9 +322,13 @@ def misread(log: Sequence[str]) -> bool:
 
 
 def reason(trial: _trial.Trial) -> str:
-    """Return why a server ended, in its own words: a module's last one, or what it could not load, or its last line."""
+    """Return why a server ended, in its own words.
+
+    A module's last ones, or what it could not load; else how it crashed, else its last line.
+    """
     own = [line for line in trial.log if re.search(r"# <[^ >]+> |I can't load|server aborting", line)]
-    return _trial.message_of((own or trial.log)[-1]) if trial.log else trial.error
+    telling = own[-1:] or _trial.crash_lines(trial.log)[:1] or trial.log[-1:] or [trial.error]
+    return _trial.message_of(telling[0]).rstrip(".")
 
 
 def module_lines(directives: Sequence[_conf.Directive]) -> list[_conf.Directive]:

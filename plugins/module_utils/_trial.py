@@ -355,8 +355,9 @@ def _blame(module: dict[str, Any], trial: Trial, words: str) -> str:
 
 
 def crash_lines(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a crash report that name the signal and the address."""
-    return [line for line in lines if re.search(r"crashed by signal|Accessing address|ASSERTION FAILED", line)]
+    """Return the lines of a crash report that name the reason, the signal and the address."""
+    named = r"Guru Meditation|crashed by signal|Accessing address|ASSERTION FAILED"
+    return [line for line in lines if re.search(named, line)]
 
 
 def message_of(line: str) -> str:

@@ -397,8 +397,9 @@ class Rehearsal:
             self.judge(trial, modules, visit.doing)
             found: _rehearsal.Found = trial.found
             allocators = {name: inspection.allocators for name, inspection in self.inspections.items()}
+            starters = {name: inspection.starters for name, inspection in self.inspections.items()}
             _rehearsal.refuse(found.fault, trial.log)
-            _rehearsal.refuse(_rehearsal.burdens(found, modules, allocators), trial.log)
+            _rehearsal.refuse(_rehearsal.burdens(found, modules, allocators, starters), trial.log)
             if any(answer.again for answer in found.answers):
                 revisit = _rehearsal.Return(found.answers)
                 again = shop.run(directives, revisit)

@@ -478,6 +478,8 @@ class TestData:
     def test_aux_fields_only(self) -> None:
         assert _rehearsal.lost_types([self.LOST_AUX]) == []
         assert _rehearsal.lost_aux([self.LOST]) == []
+        silent = "The RDB file contains module AUX data, but the module 'auxonly-t' doesn't seem to support it."
+        assert _rehearsal.lost_aux([LOG + "# " + silent]) == ["auxonly-t"]
 
     @pytest.mark.parametrize(
         ("log", "reason"),
@@ -489,13 +491,20 @@ class TestData:
             ),
             ((LOST, LOG + "# <a> sorry", LOG + "* Fatal"), "<a> sorry"),
             ((LOG + "# one", LOG + "# two"), "two"),
+            (
+                (LOG + "# Guru Meditation: short read #rdb.c:1", LOG + "# crashed by signal: 11", "/x(+0x1)[0x2]"),
+                "Guru",
+            ),
+            ((LOG + "# it doesn't seem to support it.",), "it doesn't seem to support it"),
             ((LOG + "# x: server aborting", LOG + "# two"), "x: server aborting"),
             ((LOG + "# 1 < 2 and 3 > 2", LOG + "# two"), "two"),
             ((), "exit status 1"),
         ],
     )
     def test_the_reason_in_the_servers_own_words(self, log: Any, reason: str) -> None:
-        assert _rehearsal.reason(Trial("exit status 1", [], {}, list(log))).startswith(reason)
+        found = _rehearsal.reason(Trial("exit status 1", [], {}, list(log)))
+        assert found.startswith(reason)
+        assert not found.endswith(".")
 
 
 def test_the_modules_whose_files_are_there(tmp_path: Path) -> None:
