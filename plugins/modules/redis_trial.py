@@ -400,7 +400,8 @@ class Rehearsal:
             starters = {name: inspection.starters for name, inspection in self.inspections.items()}
             _rehearsal.refuse(found.fault, trial.log)
             _rehearsal.refuse(_rehearsal.burdens(found, modules, allocators, starters), trial.log)
-            if any(answer.again for answer in found.answers):
+            # Also where nothing reads: what was written has to load.
+            if found.answers:
                 revisit = _rehearsal.Return(found.answers)
                 again = shop.run(directives, revisit)
                 if again.error and not again.came_up:

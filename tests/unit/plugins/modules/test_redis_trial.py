@@ -512,9 +512,14 @@ class TestSmoke:
         assert len(trial.ran) == 2
         assert trial.ran[0] == trial.ran[1]
 
-    def test_not_started_again_where_nothing_reads(self, trial: Host) -> None:
+    def test_started_again_also_where_nothing_reads(self, trial: Host) -> None:
         assert not trial(entry={"smoke": [self.SET]}).get("failed")
         assert trial.sent() == ["A.SET k", "SAVE"]
+        assert len(trial.ran) == 2
+
+    def test_not_started_again_without_smoke_commands(self, trial: Host) -> None:
+        assert not trial().get("failed")
+        assert len(trial.ran) == 1
 
     def test_or_what_the_entry_says(self, trial: Host) -> None:
         smokes = [{**self.SET, "after_restart": True}, {**self.GET, "expect": "OK", "after_restart": False}]
