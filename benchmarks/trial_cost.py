@@ -24,6 +24,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import ansible
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,8 +94,6 @@ class Host:
 
     def prepare(self) -> None:
         """Lay the collection and ansible's own code for modules on the host, and data into the server."""
-        import ansible  # noqa: PLC0415 - only where the controller's environment has it
-
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             tar.add(Path(ansible.__file__).parent / "module_utils", "bench/ansible/module_utils")

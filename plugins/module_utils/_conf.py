@@ -175,6 +175,14 @@ def read(path: str) -> list[Directive]:
         return parse(stream.read())
 
 
+def directives_of(path: str) -> list[Directive]:
+    """Return what the redis.conf at I(path) says; nothing where there is none, or Redis itself could not read it."""
+    try:
+        return read(path)
+    except (OSError, ConfError):
+        return []
+
+
 def render(directives: Iterable[Directive]) -> str:
     """Write directives as redis.conf text, one a line, each argument quoted where it needs to be."""
     return "".join(" ".join([d.name, *(quote(arg) for arg in d.args)]) + "\n" for d in directives)

@@ -58,10 +58,7 @@ class DataTrial:
         self.modules = modules
         self.types = types
         self.save = _conf.renamed_command(directives, "SAVE")
-        try:
-            self.now = _conf.read(self.params["conf_path"])
-        except (OSError, _conf.ConfError):
-            self.now = []
+        self.now = _conf.directives_of(self.params["conf_path"])
         self.rdb = _conf.rdb_path(self.now)
         self.going: list[str] = []
         self.changed: list[str] = []

@@ -70,12 +70,7 @@ class Visit:
 
     def __call__(self, client: _client.Client, loaded: Sequence[_client.LoadedModule]) -> Found:
         """Look, send the smoke commands, look again, and save where there was any."""
-        try:
-            flags = client.commands()
-        except _client.NotReachedError:
-            raise
-        except _client.ServerError:
-            flags = {}
+        flags = flags_of_commands(client)
         commands = commands_by_module(client, flags, self.modules)
         answers: list[_smoke.Answer] = []
         fault = ""
@@ -128,16 +123,21 @@ class Save:
             client.call(self.save)
 
 
-def names_in_use(client: _client.Client, loaded: Sequence[_client.LoadedModule]) -> dict[str, list[str]]:
-    """Return what a throwaway server has that another module can't take."""
+def flags_of_commands(client: _client.Client) -> dict[str, frozenset[str]]:
+    """Return all commands with their flags; empty where COMMAND is renamed away. Raises NotReachedError."""
     try:
-        commands = sorted(client.commands())
+        return client.commands()
     except _client.NotReachedError:
         raise
     except _client.ServerError:
-        commands = []
+        return {}
+
+
+def names_in_use(client: _client.Client, loaded: Sequence[_client.LoadedModule]) -> dict[str, list[str]]:
+    """Return what a throwaway server has that another module can't take."""
     # "readonly" stands in every module, as a flag of its commands.
-    return {"module": [module.name for module in loaded], "command": [name for name in commands if name != "readonly"]}
+    commands = sorted(name for name in flags_of_commands(client) if name != "readonly")
+    return {"module": [module.name for module in loaded], "command": commands}
 
 
 def collisions(path: str, used: Mapping[str, Sequence[str]]) -> str:

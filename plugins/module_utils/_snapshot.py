@@ -136,17 +136,8 @@ def put_back(snapshot: Snapshot) -> list[str]:
 
 
 def former_directives(snapshot: Snapshot, conf_path: str) -> list[_conf.Directive]:
-    """Return what the redis.conf of before says, as directives_of() does."""
-    return directives_of(next((kept.copy for kept in snapshot.files if kept.path == conf_path), ""))
-
-
-def directives_of(conf: str) -> list[_conf.Directive]:
-    """Return what a redis.conf says; nothing where there is none, or Redis itself could not read it."""
-    try:
-        with open(conf, encoding="utf-8", errors="surrogateescape") as stream:
-            return _conf.parse(stream.read())
-    except (OSError, _conf.ConfError):
-        return []
+    """Return what the redis.conf of before says, as _conf.directives_of() does."""
+    return _conf.directives_of(next((kept.copy for kept in snapshot.files if kept.path == conf_path), ""))
 
 
 def module_paths(snapshot: Snapshot) -> list[str]:

@@ -276,11 +276,7 @@ def describe(seen: _observe.Running, paths: dict[str, str]) -> list[dict[str, An
 def module_files(pid: int, conf_path: str) -> list[str]:
     """Return the files of the modules that run or would run after the next start, without asking the server."""
     found = _host.modules_of_process(pid) if pid else []
-    try:
-        with open(conf_path, encoding="utf-8", errors="surrogateescape") as stream:
-            directives = _conf.parse(stream.read())
-    except (OSError, _conf.ConfError):
-        directives = []
+    directives = _conf.directives_of(conf_path)
     return sorted({*found, *(d.args[0] for d in directives if d.name == "loadmodule" and d.args)})
 
 

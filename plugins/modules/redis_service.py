@@ -162,6 +162,7 @@ set:
   sample: [maxmemory]
 """
 
+import contextlib
 import os
 from typing import Any, Iterable, NamedTuple, NoReturn, Sequence
 
@@ -171,6 +172,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _calls,
     _client,
     _conf,
+    _declaration,
     _elf,
     _host,
     _hot,
@@ -443,11 +445,8 @@ class Service:
     def confs(self) -> list[Sequence[_conf.Directive]]:
         """Return the redis.conf that the server may have been started with: the wanted, the present and the former."""
         found: list[Sequence[_conf.Directive]] = [self.directives]
-        try:
-            with open(self.params["conf_path"], encoding="utf-8", errors="surrogateescape") as stream:
-                found.append(_conf.parse(stream.read()))
-        except (OSError, _conf.ConfError):
-            pass
+        with contextlib.suppress(OSError, _conf.ConfError):
+            found.append(_conf.read(self.params["conf_path"]))
         snapshot = _snapshot.load(_snapshot.FOLDER)
         return [*found, _snapshot.former_directives(snapshot, self.params["conf_path"])] if snapshot else found
 
@@ -543,18 +542,18 @@ def code_of(path: str) -> _hot.Code:
     return _hot.code(path, calls.functions | calls.guarded if calls else None, nodelete)
 
 
-def tail(error: Exception) -> str:
+def tail(error: Exception | str) -> str:
     """Return the server's words without the command, whose new name may be a secret."""
     return str(error).split(": ", 1)[-1]
 
 
 def refusal(error: str, change: _plan.SettingChange) -> str:
     """Return the server's reason without the value, which may be a secret."""
-    text = error.split(": ", 1)[-1]
+    text = tail(error)
     return text.replace(change.wanted, "...") if len(change.wanted) > 3 else text
 
 
-STRATEGY = {"type": "str", "choices": ["restart", "hot", "hot_or_restart"], "default": "restart"}
+STRATEGY = _declaration.MODULE_OPTIONS["strategy"]
 
 
 def main() -> None:

@@ -179,7 +179,7 @@ class Keeper:
         if found is not None:
             return {"modules": found.modules or {}}
         unit = self.unit()
-        self.directives = _snapshot.directives_of(self.params["conf_path"])
+        self.directives = _conf.directives_of(self.params["conf_path"])
         modules: dict[str, int] | None = None
         settings: dict[str, str] | None = None
         with contextlib.suppress(_client.ServerError):

@@ -337,7 +337,10 @@ class Rehearsal:
         made: list[str] = []
         try:
             for entry in self.modules:
-                if self.module.check_mode or entry["artifact"] == entry["path"] or self.in_place(entry):
+                if self.in_place(entry):
+                    staged.append({**entry, "artifact": entry["path"]})
+                    continue
+                if self.module.check_mode or entry["artifact"] == entry["path"]:
                     staged.append(entry)
                     continue
                 # Its name is its own, as a run that lost its controller may still be at work beside us.
@@ -350,7 +353,7 @@ class Rehearsal:
                 target = os.path.join(folder, os.path.basename(entry["path"]))
                 _release.replace(entry["artifact"], target, uid, gid, int(self.params["mode"], 8))
                 staged.append({**entry, "artifact": target})
-            yield [{**entry, "artifact": entry["path"]} if self.in_place(entry) else entry for entry in staged]
+            yield staged
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
