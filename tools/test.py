@@ -28,6 +28,7 @@ AT_ONCE = 2
 LABS = re.compile(r"(mol-\S+|(rollout|example)\S*)\s")  # at the start of a line
 LONGEST = 60 * 60  # seconds for one gate
 TAIL = 60  # lines
+ENOUGH = 10  # lines
 
 
 @dataclass
@@ -114,9 +115,10 @@ def tell(outcome: Outcome, text: str) -> None:
 
 
 def failures(log: Path) -> list[str]:
-    """Return the lines of a gate's output that name what failed and why, as pytest writes them."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line[:300] for line in lines if re.match(r"(FAILED|ERROR) |E   +\S", line)][-TAIL:]
+    """Return the lines of a gate's output that say what failed: as pytest names them, else the last ones."""
+    lines = [line[:300] for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    named = [line for line in lines if re.match(r"(FAILED|ERROR) ", line)]
+    return named[-ENOUGH:] or lines[-ENOUGH:]
 
 
 def labs() -> set[str]:
@@ -159,8 +161,11 @@ def main() -> int:
         for note in outcome.notes:
             print(f"not run in {outcome.gate}: {note}")
     print(f"all in {time.monotonic() - began:.0f} s")
-    failed = sum(not outcome.passed for outcome in outcomes)
-    print(f"{len(outcomes) - failed} passed, {failed} failed", flush=True)
+    failed = [outcome.gate for outcome in outcomes if not outcome.passed]
+    print(
+        f"{len(outcomes) - len(failed)} passed, {len(failed)} failed{': ' if failed else ''}{', '.join(failed)}",
+        flush=True,
+    )
     return 1 if failed else 0
 
 
