@@ -37,7 +37,10 @@ UP = Trial(
 )
 GONE = _client.NotReachedError("/s: Connection closed by server")
 
-STAGED = f".trial/{os.getpid()}"
+
+def own_folder() -> str:
+    """Return where this process lays files to try, relative to the module folder; each test may have its own process."""
+    return f".trial/{os.getpid()}"
 
 
 def raise_if_error(outcome: object) -> None:
@@ -176,7 +179,7 @@ def test_what_loads_as_declared_passes_and_changes_nothing(trial: Host, check: b
     ]
     assert result["data"] == {"tried": False, "reason": "no module changes", "bytes": 0}
     assert result["delete"] == {}
-    artifact = trial.artifact if check else f"{trial.path.parent}/{STAGED}/a.so"
+    artifact = trial.artifact if check else f"{trial.path.parent}/{own_folder()}/a.so"
     assert trial.ran == [f'loadmodule {artifact} x\nappendonly no\nsave ""\n']
     assert trial.linked == [artifact]
 
@@ -207,7 +210,7 @@ def test_a_module_that_gives_up_without_a_word_is_looked_at_beside_the_ones_befo
     others = [
         {"name": name, "path": str(trial.path.parent / f"{name}.so"), "artifact": str(second)} for name in ("b", "c")
     ]
-    staged = trial.path.parent / STAGED
+    staged = trial.path.parent / own_folder()
     log = [LOG + f"# Module {staged}/b.so initialization failed. Module not loaded"]
     failed = trial(
         shows=Trial("exit status 1", [], {}, log),
@@ -392,7 +395,7 @@ class TestStaged:
 
     def test_beside_its_path_with_its_mode(self, trial: Host) -> None:
         trial(mode="0551")
-        assert trial.lay == {f"{STAGED}/a.so": (self.NEW, 0o551)}
+        assert trial.lay == {f"{own_folder()}/a.so": (self.NEW, 0o551)}
 
     def test_with_its_owner(self, trial: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         laid: list[Any] = []
@@ -405,7 +408,7 @@ class TestStaged:
 
         monkeypatch.setattr(redis_trial._release, "replace", spied)
         trial(owner="somebody", group="some")
-        assert laid == [(trial.artifact, f"{trial.path.parent}/{STAGED}/a.so", "somebody", "some", 0o555)]
+        assert laid == [(trial.artifact, f"{trial.path.parent}/{own_folder()}/a.so", "somebody", "some", 0o555)]
 
     def test_nothing_of_it_stays_nor_a_folder_that_was_not_there(self, trial: Host) -> None:
         trial.path.parent.parent.mkdir()
@@ -417,7 +420,7 @@ class TestStaged:
         trial.path.write_bytes(b"the one before")
         before = trial.path.stat()
         assert not trial().get("failed")
-        assert f"{STAGED}/a.so" in trial.lay
+        assert f"{own_folder()}/a.so" in trial.lay
         assert os.listdir(trial.path.parent) == ["a.so"]
         after = trial.path.stat()
         assert (after.st_ino, after.st_mtime_ns, after.st_mode) == (before.st_ino, before.st_mtime_ns, before.st_mode)
@@ -443,7 +446,7 @@ class TestStaged:
         failed = trial()
         assert failed["msg"].splitlines()[0] == "it does not load"
         assert failed["log"] == ["a line"]
-        assert trial.lay == {f"{STAGED}/a.so": (self.NEW, 0o555)}
+        assert trial.lay == {f"{own_folder()}/a.so": (self.NEW, 0o555)}
         assert not trial.path.parent.exists()
 
     def test_a_file_that_lies_there_already_is_tried_where_it_is(self, trial: Host) -> None:
@@ -464,14 +467,14 @@ class TestStaged:
         trial.path.write_bytes(Path(trial.artifact).read_bytes())
         trial.path.chmod(0o555)
         assert not trial(**differs).get("failed")
-        assert sorted(trial.lay) == [f"{STAGED}/a.so", "a.so"]
+        assert sorted(trial.lay) == [f"{own_folder()}/a.so", "a.so"]
 
     def test_nor_with_other_bytes(self, trial: Host) -> None:
         trial.path.parent.mkdir(parents=True)
         trial.path.write_bytes(Path(trial.artifact).read_bytes() + b"x")
         trial.path.chmod(0o555)
         trial()
-        assert sorted(trial.lay) == [f"{STAGED}/a.so", "a.so"]
+        assert sorted(trial.lay) == [f"{own_folder()}/a.so", "a.so"]
 
     def test_in_check_mode_it_is_tried_from_where_it_is(self, trial: Host) -> None:
         assert not trial(check=True).get("failed")
@@ -488,14 +491,14 @@ class TestStaged:
         mine = {"name": "a", "path": str(trial.path), "artifact": trial.artifact, "args": ["x"]}
         up = UP._replace(modules=[UP.modules[0], LoadedModule("b", 1, None, ())])
         assert not trial(shows=up, modules=[mine, other]).get("failed")
-        assert sorted(trial.lay) == [f"{STAGED}/a.so", f"{STAGED}/b.so"]
+        assert sorted(trial.lay) == [f"{own_folder()}/a.so", f"{own_folder()}/b.so"]
         assert not trial.path.parent.exists()
 
     def test_what_a_dead_run_left_is_no_hindrance(self, trial: Host) -> None:
-        (trial.path.parent / STAGED).mkdir(parents=True)
-        (trial.path.parent / STAGED / "a.so").write_text("old")
+        (trial.path.parent / own_folder()).mkdir(parents=True)
+        (trial.path.parent / own_folder() / "a.so").write_text("old")
         trial()
-        assert trial.lay == {f"{STAGED}/a.so": (self.NEW, 0o555)}
+        assert trial.lay == {f"{own_folder()}/a.so": (self.NEW, 0o555)}
         assert not (trial.path.parent / ".trial").exists()
 
 
@@ -640,7 +643,7 @@ class TestData:
     def test_it_gets_the_files_that_are_tried_and_the_types_that_are_known(self, trial: Host) -> None:
         trial()
         (made,) = trial.data_trials
-        assert [entry["artifact"] for entry in made.modules] == [f"{trial.path.parent}/{STAGED}/a.so"]
+        assert [entry["artifact"] for entry in made.modules] == [f"{trial.path.parent}/{own_folder()}/a.so"]
         assert made.types == {"a": ["win", "bloom"]}
         assert _conf.render(made.directives) == f"loadmodule {trial.path} x\n"
         assert made.service == _trial.Service("redis-server.service", "", str(trial.binary), USER)
