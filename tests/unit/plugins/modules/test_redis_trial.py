@@ -39,7 +39,7 @@ GONE = _client.NotReachedError("/s: Connection closed by server")
 
 
 def own_folder() -> str:
-    """Return where this process lays files to try, relative to the module folder; each test may have its own process."""
+    """Return where this process lays files to try: each test may have a process of its own."""
     return f".trial/{os.getpid()}"
 
 
