@@ -11,6 +11,7 @@ from typing import Any, Callable, Mapping
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _acl,
     _build,
     _declaration,
     _release,
@@ -25,7 +26,12 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
     def filter_function(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (_declaration.DeclarationError, _release.ReleaseError, _settings.SettingError) as error:
+        except (
+            _acl.AclError,
+            _declaration.DeclarationError,
+            _release.ReleaseError,
+            _settings.SettingError,
+        ) as error:
             raise AnsibleFilterError(str(error)) from error
 
     return filter_function
@@ -95,10 +101,13 @@ class FilterModule:
             "release_artifacts": speaking(_release.artifacts),
             "without_header": without_header,
             "on_controller": on_controller,
+            "acl_lines": speaking(_acl.lines),
             "conf_line": _settings.conf_line,
             "module_lines": _settings.module_lines,
             "extra_lines": speaking(_settings.extra_lines),
             "io_threads": speaking(_settings.io_threads),
+            "rename_lines": speaking(_settings.rename_lines),
+            "undeclared_users": _acl.undeclared,
             "report_rows": lambda results, hosts, trials=None: _report.rows(hosts, results, trials),
             "report_table": _report.table,
         }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import traceback
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 REDIS_IMPORT_ERROR: str | None
 try:
@@ -122,16 +122,22 @@ class Client:
     """A connection to one server, with the few commands that this collection needs.
 
     I(config_command) is the name of CONFIG where rename-command changed it; empty where it was taken away.
-    I(password) is the one that the server took.
+    I(user) and I(password) are those that the server took.
     """
 
     def __init__(
-        self, connection: Any, where: str, config_command: str = "CONFIG", password: str | None = None
+        self,
+        connection: Any,
+        where: str,
+        config_command: str = "CONFIG",
+        password: str | None = None,
+        user: str | None = None,
     ) -> None:
         self._connection = connection
         self.where = where
         self.config_command = config_command
         self.password = password
+        self.user = user
 
     def call(self, *words: str) -> Any:
         """Send one command and return the raw answer.
@@ -169,14 +175,23 @@ class Client:
         return parse_info(reply if isinstance(reply, bytes) else str(reply).encode())
 
     def modules(self) -> list[LoadedModule]:
-        """What MODULE LIST reports, or HELLO for a user that may not run MODULE LIST."""
-        try:
-            return parse_module_list(self.call("MODULE", "LIST"))
-        except ServerError as refused:
+        """What MODULE LIST reports, or HELLO, which gives the same list to a user that may not run MODULE LIST."""
+        asks: list[Callable[[], Any]] = [
+            lambda: self.call("MODULE", "LIST"),
+            lambda: pairs(self.call("HELLO", "2"))["modules"],
+        ]
+        if self.user:
+            # Least privilege is the rule for a named user, and each refusal would be a line of the server's ACL LOG.
+            asks.reverse()
+        refused: ServerError | None = None
+        for ask in asks:
             try:
-                return parse_module_list(pairs(self.call("HELLO"))["modules"])
-            except (ServerError, KeyError):
-                raise refused from None
+                return parse_module_list(ask())
+            except ServerError as error:
+                refused = refused or error
+            except KeyError:
+                continue
+        raise refused or ServerError(f"{self.where}: it does not list its modules")
 
     def settings(self) -> dict[str, str]:
         """CONFIG GET *: every setting as the server itself writes it."""
@@ -184,6 +199,19 @@ class Client:
             raise ServerError(f"{self.where}: CONFIG is renamed away, so its settings cannot be read")
         reply = pairs(self.call(self.config_command, "GET", "*"))
         return {name: str(text(value)) for name, value in reply.items()}
+
+    def users(self, acl_command: str = "ACL") -> dict[str, list[str]]:
+        """ACL LIST: the words of each user's rule; Redis before 8.0 may change their order from one time to the next.
+
+        I(acl_command) is the name of ACL where rename-command changed it. Raises ServerError.
+        """
+        name = acl_command or "ACL"
+        try:
+            rules = [str(text(line)).split() for line in self.call(name, "LIST")]
+        except ServerError as error:
+            # Its new name is a secret.
+            raise type(error)(f"ACL LIST at {self.where}: {str(error).split(': ', 1)[-1]}") from error
+        return {words[1]: words[2:] for words in rules}
 
     def set(self, name: str, value: str) -> None:
         """CONFIG SET. Raises ServerError where the server refuses."""
@@ -198,20 +226,33 @@ class Client:
 def connect(params: Mapping[str, Any], config_command: str = "CONFIG") -> Client:
     """Open a connection as the module's arguments say (see LOGIN_ARGUMENTS).
 
-    Where I(login_password) is refused, I(login_current_password) is tried; and none at all where the server itself
-    has none, as it lets everybody in. Raises ServerError where nobody answers, or no password is right.
+    Where I(login_password) is refused, others are tried, as this may be the run that brings the login in:
+    I(login_current_password); the default user, where I(login_user) is not there yet; and no password at all where the
+    server itself has none, as it lets everybody in. Raises ServerError where nobody answers, or no login is right.
     """
     try:
         return _connect(params, params.get("login_password"), config_command)
     except NotReachedError:
         raise
     except ServerError as refused:
-        others = [params["login_current_password"]] if params.get("login_current_password") else []
-        if re.search("without any password configured|no password is set", str(refused)):
-            others = [None]
-        if not others:
-            raise
-        return _connect(params, others[0], config_command)
+        for login in _other_logins(params, str(refused)):
+            with contextlib.suppress(ServerError):
+                client = _connect(login, login["login_password"], config_command)
+                # Without a password nothing was sent yet, and the server may ask for one all the same.
+                client.call("PING")
+                return client
+        raise
+
+
+def _other_logins(params: Mapping[str, Any], refused: str) -> list[dict[str, Any]]:
+    """Return the logins to try where the declared one was refused with these words."""
+    passwords = [params["login_current_password"]] if params.get("login_current_password") else []
+    others = [{**params, "login_password": password} for password in passwords]
+    if params.get("login_user"):
+        others += [{**params, "login_user": None, "login_password": password} for password in [*passwords, None]]
+    elif re.search("without any password configured|no password is set", refused):
+        others = [{**params, "login_password": None}]
+    return others
 
 
 def _connect(params: Mapping[str, Any], password: str | None, config_command: str) -> Client:
@@ -237,10 +278,13 @@ def _connect(params: Mapping[str, Any], password: str | None, config_command: st
                 ssl_certfile=params.get("client_cert_file"),
                 ssl_keyfile=params.get("client_key_file"),
                 ssl_cert_reqs="required" if params.get("validate_certs") else "none",
+                # Newer releases of redis-py compare the name by themselves; a host reaches its own server by an
+                # address that no certificate needs to name.
+                ssl_check_hostname=False,
                 **common,
             )
         else:
             connection = redis.connection.Connection(**common)
     with _as_server_error(where):
         connection.connect()
-    return Client(connection, where, config_command, password)
+    return Client(connection, where, config_command, password, params.get("login_user"))

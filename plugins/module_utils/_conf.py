@@ -38,11 +38,15 @@ PLACE_BOUND_DIRECTIVES = frozenset(
         "supervised",
         "syslog-enabled",
         "tls-port",
+        "tls-replication",
         "unixsocket",
         "unixsocketperm",
     }
 )
 """Directives that tie a server to its place on the host: a second server beside it must not have them."""
+
+TRIAL_USER = "edgeops-trial"
+"""Whom a throwaway server with users lets in; nobody but its own user reaches its socket."""
 
 _BLANKS = " \t\n\v\f\r"
 """What C's isspace() knows; Python's str.isspace() knows more, and would split where Redis does not."""
@@ -183,6 +187,19 @@ def directives_of(path: str) -> list[Directive]:
         return []
 
 
+MARK = "Written by the role edgeops.redis_modules"
+"""In the first comment of each redis.conf that this collection writes; CONFIG REWRITE leaves comments alone."""
+
+
+def is_ours(path: str) -> bool:
+    """Whether this collection wrote the redis.conf at I(path)."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return MARK in stream.read()
+    except OSError:
+        return False
+
+
 def render(directives: Iterable[Directive]) -> str:
     """Write directives as redis.conf text, one a line, each argument quoted where it needs to be."""
     return "".join(" ".join([d.name, *(quote(arg) for arg in d.args)]) + "\n" for d in directives)
@@ -227,7 +244,18 @@ def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> list
     follows no primary and logs to standard output.
     """
     kept = [d for d in directives if d.name not in PLACE_BOUND_DIRECTIVES]
-    own = [
+    own = (
+        [
+            # With no TLS port, only this lets the server look at the certificates.
+            Directive("tls-replication", ("yes",)),
+        ]
+        if uses_tls(directives)
+        else []
+    )
+    if any(d.name == "user" for d in directives):
+        # The default user may be closed, and what it may do is not to be touched.
+        own.append(Directive("user", (TRIAL_USER, "on", "nopass", "~*", "+@all")))
+    own += [
         Directive("port", ("0",)),
         Directive("unixsocket", (socket,)),
         Directive("unixsocketperm", ("700",)),
@@ -238,6 +266,11 @@ def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> list
     return own + kept
 
 
+def uses_tls(directives: Sequence[Directive]) -> bool:
+    """Whether a server with this configuration speaks TLS, to clients or to its primary."""
+    return value(directives, "tls-port", "0") != "0" or value(directives, "tls-replication", "no") == "yes"
+
+
 def with_module_paths(directives: Sequence[Directive], paths: dict[str, str]) -> list[Directive]:
     """Return the directives with each loadmodule path that I(paths) knows replaced by its value."""
     return [
@@ -246,6 +279,16 @@ def with_module_paths(directives: Sequence[Directive], paths: dict[str, str]) ->
         else d
         for d in directives
     ]
+
+
+KEPT = "#: "
+"""What a comment begins with that holds a C(loadmodule) line as it was declared."""
+
+
+def rewrite_spoils(directives: Iterable[Directive]) -> bool:
+    """Whether CONFIG REWRITE would spoil the C(loadmodule) lines: from 7.0 on it drops quotes, and their order."""
+    lines = [d for d in directives if d.name == "loadmodule"]
+    return len(lines) > 1 or any(quote(arg) != arg for line in lines for arg in line.args)
 
 
 def value(directives: Iterable[Directive], name: str, default: str) -> str:

@@ -49,6 +49,8 @@ MODULE_OPTIONS: dict[str, dict[str, Any]] = {
             "after_restart": {"type": "bool"},
         },
     },
+    "restricted_commands": {"type": "list", "elements": "str", "default": []},
+    "restricted_to": {"type": "list", "elements": "str", "default": []},
     "strategy": {"type": "str", "choices": ["restart", "hot", "hot_or_restart"], "default": "restart"},
     "accept": {"type": "list", "elements": "str", "default": [], "choices": list(RISKS)},
 }
@@ -161,7 +163,7 @@ def entry_faults(entry: Mapping[str, Any]) -> list[str]:
         faults += _smoke_faults(item)
     if entry.get("state") == "absent":
         return faults
-    return faults + _origin_faults(entry) + _text_faults(entry)
+    return faults + _restriction_faults(entry) + _origin_faults(entry) + _text_faults(entry)
 
 
 def _type_faults(key: str, wanted: str, value: Any) -> list[str]:
@@ -203,6 +205,18 @@ def _smoke_faults(item: Any) -> list[str]:
         faults.append(f"smoke: each word of {words!r} must be text")
     if item.get("query") and "expect" not in item:
         faults.append(f"smoke: the query {item['query']!r} needs what to expect of it")
+    return faults
+
+
+def _restriction_faults(entry: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the commands that only some users may run."""
+    faults = [
+        f"restricted_commands: {command!r} must be the name of one command"
+        for command in entry.get("restricted_commands") or []
+        if not re.fullmatch(r"[^\s@+~&|-][^\s|]*(\|[^\s|]+)?", str(command))
+    ]
+    if entry.get("restricted_to") and not entry.get("restricted_commands"):
+        faults.append("restricted_to names users, but restricted_commands no command that they alone may run")
     return faults
 
 

@@ -235,7 +235,35 @@ def same_place(name: str, running: str, wanted: str) -> bool:
     return running == wanted
 
 
-PLACE_DEFAULTS = {"aclfile": "", "cluster-enabled": "no", "syslog-enabled": "no", "tls-port": "0", "unixsocket": ""}
+def same_unasked(before: Sequence[_conf.Directive], wanted: Sequence[_conf.Directive]) -> bool:
+    """Whether two redis.conf agree in what a throwaway server doesn't tell: its modules, new names and ties to a place.
+
+    Whom a server follows, and how it is supervised, is not for redis.conf to say alone.
+    """
+    for name in _conf.START_ONLY_DIRECTIVES:
+        if [d.args for d in before if d.name == name] != [d.args for d in wanted if d.name == name]:
+            return False
+    named = {d.name for d in [*before, *wanted]} & COMPARED_PLACE_DIRECTIVES
+    return all(
+        same_place(name, *(_conf.value(conf, name, PLACE_DEFAULTS.get(name, "")) for conf in (before, wanted)))
+        for name in named
+    )
+
+
+def same_settings(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether CONFIG GET * of two throwaway servers is the same, but for what ties each to its own place."""
+    free = (set(one) | set(other)) - _conf.PLACE_BOUND_DIRECTIVES
+    return all(one.get(name) == other.get(name) for name in free)
+
+
+PLACE_DEFAULTS = {
+    "aclfile": "",
+    "cluster-enabled": "no",
+    "syslog-enabled": "no",
+    "tls-port": "0",
+    "tls-replication": "no",
+    "unixsocket": "",
+}
 """What a tie to a place is where redis.conf does not name it (any more)."""
 
 

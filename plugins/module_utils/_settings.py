@@ -17,7 +17,7 @@ REFUSED_DIRECTIVES = {
     "loadmodule": "declare the module in redis_modules",
     "include": "CONFIG REWRITE copies what is included into redis.conf, and the server does not start again; "
     "give its directives here",
-    "user": "keep ACL users in a file that aclfile names: it is read after the modules are loaded",
+    "user": "declare the user in redis_server_acl_users",
     "daemonize": "systemd runs the server",
     "supervised": "systemd runs the server",
 }
@@ -81,6 +81,26 @@ def extra_lines(extra: Mapping[str, Any], own: Sequence[str]) -> list[str]:
     return lines
 
 
+def rename_lines(renames: Mapping[str, Any], modules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the C(rename-command) lines; each of I(renames) is a command and its new name, empty to take it away.
+
+    Raises SettingError where one is a command of a declared module: Redis renames before it loads modules, and would
+    not start.
+    """
+    faults = []
+    for command in renames:
+        for module in modules:
+            if str(command).lower().startswith(f"{module['name']}.".lower()):
+                faults.append(
+                    f"redis_server_rename_commands: {command} is a command of the module {module['name']}, which can't "
+                    "be renamed, as Redis would not start; list it in restricted_commands of the module's entry, and "
+                    "in restricted_to the users that may run it"
+                )
+    if faults:
+        raise SettingError("\n".join(faults))
+    return [conf_line("rename-command", [command, name]) for command, name in renames.items()]
+
+
 def conf_line(name: str, args: Any) -> str:
     """Return one line of redis.conf with each argument quoted where it has to be."""
     values = list(args) if isinstance(args, (list, tuple)) else [args]
@@ -88,11 +108,19 @@ def conf_line(name: str, args: Any) -> str:
 
 
 def module_lines(modules: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return loadmodule and the modules' own directives, in the order in which they were declared."""
+    """Return loadmodule and the modules' own directives, in the order in which they were declared.
+
+    Where CONFIG REWRITE would spoil a loadmodule line, a comment before it keeps it for the next start (see _unit).
+    """
     lines = []
+    present = [module for module in modules if module["state"] == "present"]
+    spoils = _conf.rewrite_spoils(
+        [_conf.Directive("loadmodule", (module["path"], *map(str, module["args"]))) for module in present]
+    )
     for module in modules:
         if module["state"] == "present":
-            lines.append(conf_line("loadmodule", [module["path"], *module["args"]]))
+            line = conf_line("loadmodule", [module["path"], *module["args"]])
+            lines += [_conf.KEPT + line, line] if spoils else [line]
             config: dict[str, str] = module["config"]
             lines += [conf_line(name, value) for name, value in config.items()]
     return lines

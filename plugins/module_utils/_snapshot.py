@@ -38,8 +38,8 @@ class Snapshot(NamedTuple):
 
     I(start) names the start of the server's process by systemd's InvocationID and its start digest, and is empty
     where none ran: a pid may come again after a boot. I(images) maps the modules' files to the digests of what the
-    process has mapped. I(modules) maps its modules to their versions and I(settings) is its CONFIG GET *, with
-    secrets; None where nobody could ask.
+    process has mapped. I(modules) maps its modules to their versions, I(settings) is its CONFIG GET *, with secrets,
+    and I(users) are the words of its users' rules by name; None where nobody could ask.
     """
 
     files: list[Kept]
@@ -47,6 +47,7 @@ class Snapshot(NamedTuple):
     images: dict[str, str]
     modules: dict[str, int] | None
     settings: dict[str, str] | None
+    users: dict[str, list[str]] | None = None
 
 
 def load(folder: str) -> Snapshot | None:
@@ -66,6 +67,7 @@ def take(
     images: dict[str, str],
     modules: dict[str, int] | None,
     settings: dict[str, str] | None,
+    users: dict[str, list[str]] | None = None,
 ) -> Snapshot:
     """Copy the files at I(paths) and open a snapshot; the index comes last, as it says that all is whole.
 
@@ -84,7 +86,7 @@ def take(
         copy = os.path.join(folder, f"{number}-{os.path.basename(path)}")
         _release.replace(path, copy, 0, 0, 0o600, keep_time=True)
         files.append(Kept(path, copy, found.owner, found.group, found.mode))
-    snapshot = Snapshot(files, start, images, modules, settings)
+    snapshot = Snapshot(files, start, images, modules, settings, users)
     _release.write(io.BytesIO(json.dumps(snapshot._asdict()).encode()), os.path.join(folder, INDEX), 0, 0, 0o600)
     return snapshot
 

@@ -72,7 +72,7 @@ class Service(NamedTuple):
 class Visit(Protocol):
     """What is done with a throwaway server that is up; what it returns becomes Trial.found."""
 
-    def __call__(self, client: _client.Client, loaded: Sequence[_client.LoadedModule]) -> Any:
+    def __call__(self, client: _client.Client, loaded: Sequence[_client.LoadedModule], /) -> Any:
         """May raise what it likes; NotReachedError means that the server ended meanwhile."""
 
 
@@ -210,14 +210,18 @@ OPEN = " on nopass ~* +@all"
 
 
 def in_place_of(
-    run_command: _host.Run, service: Service, directives: Sequence[_conf.Directive], artifacts: dict[str, str]
+    run_command: _host.Run,
+    service: Service,
+    directives: Sequence[_conf.Directive],
+    artifacts: dict[str, str],
+    visit: Visit | None = None,
 ) -> Trial:
     """Try a configuration as the service would run it; I(artifacts) maps a module's path to the file to try for it.
 
     Raises OSError, KeyError (no such user) and _sandbox.SandboxError.
     """
     with Workshop(sandboxed(run_command, service, artifacts), service) as shop:
-        return shop.run(_conf.with_module_paths(directives, artifacts))
+        return shop.run(_conf.with_module_paths(directives, artifacts), visit)
 
 
 def sandboxed(run_command: _host.Run, service: Service, artifacts: dict[str, str], data: bool = False) -> Server:
@@ -235,7 +239,9 @@ def sandboxed(run_command: _host.Run, service: Service, artifacts: dict[str, str
 
 
 def _login(directives: Sequence[_conf.Directive]) -> dict[str, str]:
-    """Return the password that the configuration itself sets for the default user."""
+    """Return how to log in to a throwaway server with this configuration."""
+    if any(d.name == "user" for d in directives):
+        return {"login_user": _conf.TRIAL_USER, "login_password": _conf.TRIAL_USER}
     password = _conf.value(directives, "requirepass", "")
     return {"login_password": password} if password else {}
 
@@ -330,6 +336,13 @@ def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
         printed = [line for line in trial.log if message_of(line) == line.strip()]
         words = crash_lines(trial.log)[:1] or printed[-1:] or ["it ends when it loads it, its log does not say why"]
         return _blame(unloaded[0], trial, message_of(words[0]))
+    for line, following in zip(trial.log, trial.log[1:]):
+        if "No such command in rename-command" in following:
+            return (
+                f"redis_server_rename_commands can't be: this server's core has no such command ({line.strip('> ')}). "
+                "A module's command can't be renamed, as Redis renames before it loads modules: list it in "
+                "restricted_commands of the module's entry"
+            )
     own = [f"{m['name']} ({', '.join(m['config'])})" for m in modules if m.get("config")]
     if own and any("Module Configuration detected" in line for line in trial.log):
         return f"module {' or '.join(own)}: it does not know all directives in config of its entry ({trial.error})"

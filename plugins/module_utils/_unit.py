@@ -18,15 +18,56 @@ def dropin_path(unit: str) -> str:
     return f"/etc/systemd/system/{unit}.d/50-edgeops-redis-modules.conf"
 
 
-def completed(dropin: str, unit: str, directives: Sequence[_conf.Directive]) -> str:
+KEEPER = "/usr/local/lib/edgeops-redis-modules/keep-loadmodule"
+"""Where the script lies that a start runs before the server."""
+
+KEEPER_SCRIPT = r"""#!/bin/sh
+# Written by the collection edgeops.redis_modules; run before each start of Redis, with the path of its redis.conf.
+# CONFIG REWRITE drops the quotes of loadmodule lines, and their order. redis.conf has them in comments as well, from
+# which they are put back here. Where the lines differ by more than that, somebody has changed them on purpose: then
+# they stay.
+set -eu
+conf=$1
+declared=$(sed -n 's/^#: loadmodule /loadmodule /p' "$conf")
+found=$(sed -n '/^loadmodule /p' "$conf")
+plain() { printf '%s\n' "$1" | tr -d '"\\' | sort; }
+if [ "$found" = "$declared" ] || [ "$(plain "$found")" != "$(plain "$declared")" ]; then exit 0; fi
+new=$conf.loadmodule
+trap 'rm -f "$new"' EXIT
+cp -p "$conf" "$new"
+awk '/^loadmodule /{next} {print} sub(/^#: loadmodule /, "loadmodule ")' "$conf" >"$new"
+sync "$new"
+mv "$new" "$conf"
+"""
+
+
+def kept(run: _host.Run, text: str) -> str:
+    """Return a redis.conf as the next start is going to read it. Raises OSError."""
+    folder = tempfile.mkdtemp(prefix="redis-conf-", dir="/run")
+    try:
+        path = os.path.join(folder, "redis.conf")
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(text)
+        run(["/bin/sh", "-c", KEEPER_SCRIPT, "keep-loadmodule", path])
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def completed(dropin: str, unit: str, directives: Sequence[_conf.Directive], conf_path: str) -> str:
     """Return the drop-in with a line by which each start leaves its digest (see _conf.start_digest).
+
+    And with one that puts back what CONFIG REWRITE spoils in the redis.conf at I(conf_path), where it would.
 
     A symbolic link is made in one step and needs no shell. The process itself can't carry the digest: Redis writes
     its title over its own environment.
     """
     digest = _conf.start_digest(directives, dropin)
+    keeper = f"ExecStartPre=-+{KEEPER} {conf_path}\n" if _conf.rewrite_spoils(directives) else ""
     return (
         f"{dropin.rstrip()}\n"
+        f"{keeper}"
         "# Leaves what this start was made with, so that a later run can see whether another one is needed.\n"
         f"ExecStartPre=-+/bin/ln -sfn {digest} {_host.started_record(unit)}\n"
     )

@@ -129,6 +129,23 @@ server:
       description: The version of the running server.
       type: str
       sample: 7.0.15
+    configured:
+      description: Whether its redis.conf was written by this collection.
+      type: bool
+    replicaof:
+      description: >-
+        The primary that it follows, as V(10.0.0.1 6379); of a server that does not answer, what its redis.conf says.
+        Empty where it follows none, and in a cluster.
+      type: str
+    users:
+      description: The names of its ACL users; V(null) where it has none or does not tell.
+      type: list
+      elements: str
+      sample: [default, edgeops-probe]
+    key_count:
+      description: How many keys it holds, in all databases.
+      type: int
+      sample: 1200
     mode:
       description: V(standalone), V(sentinel) or V(cluster).
       type: str
@@ -232,6 +249,7 @@ releases:
 """
 
 import os
+import re
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -293,6 +311,31 @@ def releases(folder: str, paths: dict[str, str]) -> dict[str, list[dict[str, Any
     }
 
 
+def acl_users(client: _client.Client) -> list[str] | None:
+    """Return the names of the server's users; None where it has none (before 6.0), or does not tell this one."""
+    try:
+        return sorted(str(_client.text(name)) for name in client.call("ACL", "USERS"))
+    except _client.ServerError:
+        return None
+
+
+def followed(info: dict[str, str], directives: list[_conf.Directive]) -> str:
+    """Return the primary that a server follows by C(replicaof), as C(HOST PORT); empty where it follows none.
+
+    I(info) is of the running server, I(directives) are of its redis.conf; a cluster's replica follows by other means.
+    """
+    if info.get("redis_mode") == "cluster" or (info and info.get("role") != "slave"):
+        return ""
+    if info:
+        return f"{info.get('master_host', '')} {info.get('master_port', '')}"
+    return _conf.value(directives, "replicaof", "") or _conf.value(directives, "slaveof", "")
+
+
+def databases(info: dict[str, str]) -> list[str]:
+    """Return what INFO says of each database that holds keys."""
+    return [value for name, value in info.items() if re.fullmatch(r"db\d+", name)]
+
+
 def number(info: dict[str, str], field: str) -> int:
     """Return a field of INFO as a number; 0 where it is not there."""
     return int(info.get(field) or 0)
@@ -319,6 +362,9 @@ def main() -> None:
         "running": False,
         "error": "",
         "login_refused": False,
+        "replicaof": followed({}, _conf.directives_of(module.params["conf_path"])),
+        "configured": _conf.is_ours(module.params["conf_path"]),
+        "users": None,
         "files": module_files(_host.main_pid(unit), module.params["conf_path"]),
     }
     modules: list[dict[str, Any]] = []
@@ -330,6 +376,7 @@ def main() -> None:
         try:
             client = _client.connect(module.params)
             seen = _observe.running(client, module.params)
+            users = acl_users(client)
             client.close()
         except _client.ServerError as error:
             server["error"] = str(error)
@@ -337,6 +384,9 @@ def main() -> None:
         else:
             server.update(
                 running=True,
+                users=users,
+                key_count=sum(int(match) for match in re.findall(r"keys=(\d+)", " ".join(databases(seen.info)))),
+                replicaof=followed(seen.info, []),
                 version=seen.info.get("redis_version", ""),
                 mode=seen.info.get("redis_mode", ""),
                 role=seen.info.get("role", ""),

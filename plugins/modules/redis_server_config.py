@@ -14,9 +14,13 @@ description:
   - Replaces each file by rename where what it says differs from what is wanted; comments and quoting alone are no
     difference. The drop-in is checked by C(systemd-analyze verify) first. For redis.conf, run
     M(edgeops.redis_modules.redis_trial) first.
+  - A redis.conf that the server has rewritten (C(CONFIG REWRITE)) stays as it is where throwaway servers come out the
+    same with either. Whom the server follows by now is not compared.
   - A redis.conf that was not written by this collection is kept beside it once, as C(redis.conf.before-edgeops).
   - Does not restart or reload anything; M(edgeops.redis_modules.redis_service) does.
   - Fails, with nothing written, where the server would start without its data, as its RDB lies elsewhere.
+  - CONFIG REWRITE drops quotes and order of C(loadmodule) lines. Where that matters, a small script is put beside, and
+    each start lets it put them back from comments in redis.conf.
   - Secrets are replaced in the diff.
 author:
   - edgeops contributors (@edgeops)
@@ -55,6 +59,14 @@ options:
     description: The systemd unit.
     type: str
     default: redis-server.service
+  binary:
+    description: The path of redis-server on the host.
+    type: path
+    default: /usr/bin/redis-server
+  user:
+    description: The user that the service runs as.
+    type: str
+    default: redis
 extends_documentation_fragment:
   - edgeops.redis_modules.redis.attributes
 """
@@ -83,12 +95,21 @@ backup:
 
 import io
 import os
+from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _plan, _release, _unit
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _host,
+    _plan,
+    _release,
+    _sandbox,
+    _trial,
+    _unit,
+)
 
-MARK = "edgeops.redis_modules"
 BACKUP_SUFFIX = ".before-edgeops"
 
 
@@ -107,14 +128,45 @@ def write(path: str, text: str, uid: int, gid: int, mode: int) -> None:
     _release.write(io.BytesIO(text.encode("utf-8", "surrogateescape")), path, uid, gid, mode)
 
 
-def same_conf(found: str | None, wanted: str) -> bool:
-    """Whether two redis.conf say the same."""
+def same_conf(module: AnsibleModule, found: str | None, wanted: str) -> bool:
+    """Whether two redis.conf come to the same: as text, or as the server itself reads them after CONFIG REWRITE."""
     if found is None:
         return False
     try:
-        return _conf.parse(found) == _conf.parse(wanted)
-    except _conf.ConfError:
+        if _conf.parse(found) == _conf.parse(wanted):
+            return True
+        if _conf.MARK not in found or not os.path.exists(module.params["binary"]):
+            return False
+        return same_to_server(module, _conf.parse(_unit.kept(module.run_command, found)), _conf.parse(wanted))
+    except (_conf.ConfError, OSError, KeyError, _sandbox.SandboxError):
         return False
+
+
+def same_to_server(module: AnsibleModule, found: Sequence[_conf.Directive], wanted: Sequence[_conf.Directive]) -> bool:
+    """Whether a throwaway server comes out the same with either redis.conf. Raises OSError, KeyError, SandboxError."""
+    if _client.REDIS_IMPORT_ERROR or not _plan.same_unasked(found, wanted):
+        return False
+    service = _trial.Service(*(module.params[key] for key in _trial.Service._fields))
+    acl = _conf.renamed_command(wanted, "ACL")
+
+    def users(client: _client.Client, _loaded: Sequence[_client.LoadedModule]) -> dict[str, list[str]]:
+        """Return the users, where it has any: before 6.0 it has none."""
+        try:
+            return {name: sorted(words) for name, words in client.users(acl).items() if name != _conf.TRIAL_USER}
+        except _client.NotReachedError:
+            raise
+        except _client.ServerError:
+            return {}
+
+    before, after = (
+        _trial.in_place_of(module.run_command, service, directives, {}, users) for directives in (found, wanted)
+    )
+    return (
+        not before.error
+        and not after.error
+        and _plan.same_settings(before.settings, after.settings)
+        and before.found == after.found
+    )
 
 
 def moved_data(found: str | None, wanted: str) -> str:
@@ -129,6 +181,26 @@ def right_access(path: str, owner: str, group: str, mode: int) -> bool:
     """Whether the file at I(path) has this owner, group and mode."""
     found = _host.file_state(path)
     return found is not None and (found.owner, found.group, found.mode) == (owner, group, f"{mode:04o}")
+
+
+def differing(
+    module: AnsibleModule, found: dict[str, str | None], dropin: str, directives: Sequence[_conf.Directive]
+) -> list[str]:
+    """Return the files that are not as wanted; I(found) are the texts that are there."""
+    params = module.params
+    conf_path, dropin_path, mode = params["conf_path"], params["dropin_path"], int(params["mode"], 8)
+    written: list[str] = []
+    if not same_conf(module, found[conf_path], params["conf"]) or not right_access(
+        conf_path, params["owner"], params["group"], mode
+    ):
+        written.append(conf_path)
+    if found[dropin_path] != dropin or not right_access(dropin_path, "root", "root", 0o644):
+        written.append(dropin_path)
+    if _conf.rewrite_spoils(directives) and not (
+        found[_unit.KEEPER] == _unit.KEEPER_SCRIPT and right_access(_unit.KEEPER, "root", "root", 0o755)
+    ):
+        written.append(_unit.KEEPER)
+    return written
 
 
 def main() -> None:
@@ -146,16 +218,19 @@ def main() -> None:
                 "default": "/etc/systemd/system/redis-server.service.d/50-edgeops-redis-modules.conf",
             },
             "unit": {"type": "str", "default": "redis-server.service"},
+            "binary": {"type": "path", "default": "/usr/bin/redis-server"},
+            "user": {"type": "str", "default": "redis"},
         },
         supports_check_mode=True,
     )
     params = module.params
     conf_path, dropin_path, mode = params["conf_path"], params["dropin_path"], int(params["mode"], 8)
     try:
-        dropin = _unit.completed(params["dropin"], params["unit"], _conf.parse(params["conf"]))
+        directives = _conf.parse(params["conf"])
+        dropin = _unit.completed(params["dropin"], params["unit"], directives, conf_path)
     except _conf.ConfError as error:
         module.fail_json(msg=f"redis.conf: {error}; {conf_path} is as before")
-    before: dict[str, str | None] = {conf_path: read(conf_path), dropin_path: read(dropin_path)}
+    before = {path: read(path) for path in (conf_path, dropin_path, _unit.KEEPER)}
     unit = _host.unit_state(module.run_command, params["unit"])
     if unit.get("LoadState") == "not-found" and not module.check_mode:
         module.fail_json(msg=f"there is no unit {params['unit']} on this host; install Redis first (role redis_server)")
@@ -167,13 +242,8 @@ def main() -> None:
     moved = moved_data(before[conf_path], params["conf"])
     if moved:
         module.fail_json(msg=f"{moved}. {conf_path} is as before")
-    written: list[str] = []
-    if not same_conf(before[conf_path], params["conf"]) or not right_access(
-        conf_path, params["owner"], params["group"], mode
-    ):
-        written.append(conf_path)
-    if before[dropin_path] != dropin or not right_access(dropin_path, "root", "root", 0o644):
-        written.append(dropin_path)
+    written = differing(module, before, dropin, directives)
+    texts = {conf_path: params["conf"], dropin_path: dropin, _unit.KEEPER: _unit.KEEPER_SCRIPT}
     result = {
         "changed": bool(written),
         "written": written,
@@ -182,7 +252,7 @@ def main() -> None:
                 "before_header": path,
                 "after_header": path,
                 "before": _conf.masked(before[path] or "") if path == conf_path else before[path] or "",
-                "after": _conf.masked(params["conf"]) if path == conf_path else dropin,
+                "after": _conf.masked(params["conf"]) if path == conf_path else texts[path],
             }
             for path in written
         ],
@@ -192,9 +262,11 @@ def main() -> None:
             uid, gid = _release.owner_ids(params["owner"], params["group"])
             found = before[conf_path]
             backup = conf_path + BACKUP_SUFFIX
-            if conf_path in written and found is not None and MARK not in found and not os.path.exists(backup):
+            if conf_path in written and found is not None and _conf.MARK not in found and not os.path.exists(backup):
                 write(backup, found, 0, 0, 0o600)
                 result["backup"] = backup
+            if _unit.KEEPER in written:
+                write(_unit.KEEPER, _unit.KEEPER_SCRIPT, 0, 0, 0o755)
             # The drop-in without its digest first: a start at any moment in between finds the module folder
             # executable, and none can carry the new digest while the old redis.conf is read.
             if conf_path in written:

@@ -160,6 +160,12 @@ set:
   type: list
   elements: str
   sample: [maxmemory]
+users:
+  description: The names of the users that were set or deleted at run time, or would be.
+  returned: success
+  type: list
+  elements: str
+  sample: [dashboard]
 """
 
 import contextlib
@@ -169,6 +175,7 @@ from typing import Any, Iterable, NamedTuple, NoReturn, Sequence
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _acl,
     _calls,
     _client,
     _conf,
@@ -190,7 +197,8 @@ class Decision(NamedTuple):
     """What is to be done: I(reasons) are all that keep the running server from being as wanted.
 
     I(beside) are those of them that no change of a module mends. I(settings) can be tried to be set at run time,
-    I(changes) are the modules that are not as wanted, and I(seen) is what was found running.
+    I(changes) are the modules that are not as wanted, I(seen) is what was found running, and I(users) are set and
+    deleted at run time.
     """
 
     reasons: list[str]
@@ -198,6 +206,7 @@ class Decision(NamedTuple):
     settings: list[_plan.SettingChange]
     changes: list[_hot.Change]
     seen: _observe.Running
+    users: _acl.Changes = _acl.Changes([], [])
 
 
 class Service:
@@ -234,7 +243,8 @@ class Service:
         paths = {path: file for path, file in files.items() if file != path}
         service = _trial.Service(*(self.params[key] for key in _trial.Service._fields))
         try:
-            tried = _trial.in_place_of(self.module.run_command, service, self.directives, paths)
+            visit = self.tried_users if _acl.users_of(self.directives) else None
+            tried = _trial.in_place_of(self.module.run_command, service, self.directives, paths, visit)
         except (OSError, KeyError, _sandbox.SandboxError) as error:
             self.module.fail_json(msg=f"the configuration can't be tried, so nothing was restarted: {error}")
         if tried.error:
@@ -245,6 +255,32 @@ class Service:
             ]
             self.module.fail_json(msg="\n".join(lines + tried.log[-_trial.LOG_LINES :]))
         return tried
+
+    def tried_users(self, client: _client.Client, _loaded: Sequence[_client.LoadedModule]) -> Any:
+        """Return the users of a throwaway server; None where ACL is renamed away."""
+        acl = _conf.renamed_command(self.directives, "ACL")
+        return client.users(acl) if acl else None
+
+    def users(self, client: _client.Client) -> _acl.Changes:
+        """Return what the users of the running server lack. Raises ServerError."""
+        wanted = _acl.users_of(self.directives)
+        if not wanted or self.tried.found is None:
+            return _acl.Changes([], [])
+        return _acl.changes(wanted, self.tried.found, client.users(self.command("ACL")))
+
+    def set_users(self, users: _acl.Changes) -> None:
+        """Make the users of the running server those of its redis.conf."""
+        if self.module.check_mode or not users.names:
+            return
+        try:
+            client = self.connect()
+            try:
+                for words in _acl.commands(users):
+                    client.call(self.command("ACL"), *words)
+            finally:
+                client.close()
+        except _client.ServerError as error:
+            self.fail(f"the running server did not take the users {', '.join(users.names)}: {last(error)}")
 
     def new_file(self, entry: dict[str, Any]) -> str:
         """Return the file that the server is to run: in check mode, it may not have been placed yet."""
@@ -290,6 +326,7 @@ class Service:
                 if client.config_command
                 else []
             )
+            users = self.users(client)
         except _client.ServerError as error:
             self.fail(f"the running server can't be asked what it runs: {error}")
         finally:
@@ -300,6 +337,7 @@ class Service:
             settings,
             self.changes(seen, [*(v.name for v in bad), *replaced], record),
             seen,
+            users,
         )
 
     def unseen(self, pid: int, why: str) -> Decision:
@@ -547,6 +585,11 @@ def tail(error: Exception | str) -> str:
     return str(error).split(": ", 1)[-1]
 
 
+def last(error: Exception) -> str:
+    """Return the end of the server's words: what comes before may quote the digest of a password."""
+    return str(error).rsplit(": ", 1)[-1]
+
+
 def refusal(error: str, change: _plan.SettingChange) -> str:
     """Return the server's reason without the value, which may be a secret."""
     text = tail(error)
@@ -597,10 +640,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     if not os.path.exists(module.params["binary"]) and module.check_mode:
-        module.exit_json(changed=True, restarted=True, reasons=["Redis is not installed yet"], hot=[], set=[])
+        module.exit_json(changed=True, restarted=True, reasons=["Redis is not installed yet"], hot=[], set=[], users=[])
     if _client.REDIS_IMPORT_ERROR:
         if module.check_mode:
-            none: dict[str, Any] = {"reasons": [], "hot": [], "set": []}
+            none: dict[str, Any] = {"reasons": [], "hot": [], "set": [], "users": []}
             module.exit_json(changed=False, restarted=False, skipped_reason="redis-py is not installed yet", **none)
         module.fail_json(msg=missing_required_lib("redis"), exception=_client.REDIS_IMPORT_ERROR)
     try:
@@ -618,6 +661,9 @@ def main() -> None:
     service.refuse(changes, obstacles)
     # A module that is loaded anew comes with its settings.
     settings = [s for s in decision.settings if not s.name.startswith(tuple(c.name + "." for c in changes))]
+    if _acl.users_of(directives):
+        # To set it would set the default user's password as well, and an empty one would let everybody in.
+        settings = [setting for setting in settings if setting.name != "requirepass"]
     # Also before a restart: appendonly has to be switched on in the running server, which has the data.
     comes = bool(reasons) and not (wished and not obstacles)
     names, refused = service.set(settings, comes) if settings else ([], [])
@@ -631,11 +677,15 @@ def main() -> None:
     restarted = bool(reasons) and not hot
     if restarted:
         service.restart()
+    else:
+        service.set_users(decision.users)
+    # A start reads them from redis.conf.
+    users = [] if restarted else decision.users.names
     enable = module.params["enabled"] and unit.get("UnitFileState") not in ("enabled", "static", "alias")
     if enable and not module.check_mode:
         module.run_command(["systemctl", "enable", service.unit], check_rc=True)
-    changed = bool(reasons or names or enable)
-    module.exit_json(changed=changed, restarted=restarted, reasons=reasons, hot=hot, set=names)
+    changed = bool(reasons or names or users or enable)
+    module.exit_json(changed=changed, restarted=restarted, reasons=reasons, hot=hot, set=names, users=users)
 
 
 if __name__ == "__main__":

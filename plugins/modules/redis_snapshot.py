@@ -119,6 +119,7 @@ from typing import Any, NoReturn
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _acl,
     _client,
     _conf,
     _host,
@@ -161,17 +162,24 @@ class Keeper:
                 errors.append(error)
         raise errors[0]
 
-    def ask(self) -> tuple[dict[str, int], dict[str, str] | None]:
-        """Return name to version of the modules that run, and the settings where CONFIG may be used.
+    def ask(self) -> tuple[dict[str, int], dict[str, str] | None, dict[str, list[str]] | None]:
+        """Return name to version of the modules that run, the settings where CONFIG may be used, and the users.
 
         Raises ServerError.
         """
         client = self.connect()
         try:
             modules = {module.name: module.version for module in _observe.running(client, self.params).modules}
-            return modules, client.settings() if client.config_command else None
+            return modules, client.settings() if client.config_command else None, self.users(client)
         finally:
             client.close()
+
+    def users(self, client: _client.Client) -> dict[str, list[str]] | None:
+        """Return the server's users; None where it has none (before 6.0), or does not tell."""
+        acl = _conf.renamed_command(self.directives, "ACL")
+        with contextlib.suppress(_client.ServerError):
+            return client.users(acl) if acl else None
+        return None
 
     def take(self) -> dict[str, Any]:
         """Take a snapshot unless one is open."""
@@ -182,11 +190,12 @@ class Keeper:
         self.directives = _conf.directives_of(self.params["conf_path"])
         modules: dict[str, int] | None = None
         settings: dict[str, str] | None = None
+        users: dict[str, list[str]] | None = None
         with contextlib.suppress(_client.ServerError):
-            modules, settings = self.ask()
+            modules, settings, users = self.ask()
         if not self.module.check_mode:
-            paths = self.params["paths"]
-            _snapshot.take(self.params["folder"], paths, self.started(unit), live(unit, paths), modules, settings)
+            paths, images = self.params["paths"], live(unit, self.params["paths"])
+            _snapshot.take(self.params["folder"], paths, self.started(unit), images, modules, settings, users)
         # Remembering is no change of the host: it is undone by the time the run ends.
         return {"modules": modules or {}}
 
@@ -265,13 +274,24 @@ class Keeper:
                     refused.append(name)
             if changed.get("appendonly") == "yes" and not _service.aof_written(client, self.params["start_timeout"]):
                 refused.append("appendonly (its AOF was not written in time)")
+            users = self.set_users_back(client, snapshot)
         except _client.ServerError as error:
-            self.fail(f"the server's settings can't be set back: {error}")
+            self.fail(f"the server's settings or users can't be set back: {str(error).split(': ')[-1]}")
         finally:
             client.close()
         if refused:
             self.fail(f"the running server did not take these settings of before: {', '.join(refused)}")
-        return sorted(changed)
+        return sorted(changed) + [f"user {name}" for name in users]
+
+    def set_users_back(self, client: _client.Client, snapshot: _snapshot.Snapshot) -> list[str]:
+        """Set the users of the running server to what they were, and return their names. Raises ServerError."""
+        now = self.users(client)
+        if snapshot.users is None or now is None:
+            return []
+        changes = _acl.back(snapshot.users, now)
+        for words in _acl.commands(changes):
+            client.call(_conf.renamed_command(self.directives, "ACL"), *words)
+        return changes.names
 
     def confirmed(self, snapshot: _snapshot.Snapshot, start: bool) -> dict[str, int]:
         """Return the modules that run, or fail where they are not those of before."""

@@ -57,19 +57,10 @@ def test_password_acl_user_and_tls(lab: Lab, fleet: list[Host]) -> None:
         },
         by_tls.name: {
             "redis_server_port": 0,
-            "redis_server_extra_directives": {
-                "tls-port": 6380,
-                "tls-cert-file": f"{TLS}/server.crt",
-                "tls-key-file": f"{TLS}/server.key",
-                "tls-ca-cert-file": f"{TLS}/ca.crt",
-            },
-            "redis_modules_login": {
-                "login_port": 6380,
-                "tls": True,
-                "ca_certs": f"{TLS}/ca.crt",
-                "client_cert_file": f"{TLS}/client.crt",
-                "client_key_file": f"{TLS}/client.key",
-            },
+            "redis_server_tls_port": 6380,
+            "redis_server_tls_cert_file": f"{TLS}/server.crt",
+            "redis_server_tls_key_file": f"{TLS}/server.key",
+            "redis_server_tls_ca_cert_file": f"{TLS}/ca.crt",
         },
     }
     logins = {
@@ -149,8 +140,12 @@ def test_no_secret_comes_to_light(lab: Lab, fleet: list[Host]) -> None:
     """Not in the output at -vvv --diff, on no command line, in no journal or log, in no file that others may read."""
     secret = f"s{secrets.token_hex(12)}"
     another = f"a{secrets.token_hex(12)}"
-    extra = {"masterauth": another}
-    variables: dict[str, Any] = {"redis_server_requirepass": secret, "redis_server_extra_directives": extra}
+    variables: dict[str, Any] = {
+        "redis_server_requirepass": secret,
+        "redis_server_masterauth": another,
+        "redis_server_acl_users": [{"name": "dashboard", "passwords": [another], "rules": ["~*", "+@read"]}],
+        "redis_server_probe_password": another,
+    }
     seen: list[str] = []
     outputs = []
     with watched(secret) as first, watched(another) as second:
@@ -161,7 +156,7 @@ def test_no_secret_comes_to_light(lab: Lab, fleet: list[Host]) -> None:
         outputs.append(lab.ansible(fleet, [probe(args=["refuse"])], "-vvv", "--diff", **variables))
         outputs.append(lab.ansible(fleet, [probe()], "-vvv", playbook="verify", **variables).good())
         # Redis itself repeats a line that it can't read.
-        unreadable = {**variables, "redis_server_extra_directives": {"masterauth": f"{another} {another}"}}
+        unreadable = {**variables, "redis_server_extra_directives": {"tls-key-file-pass": f"{another} {another}"}}
         outputs.append(lab.ansible(fleet[1:2], [probe()], "-vvv", **unreadable))
         seen = first + second
     assert outputs[3].code != 0

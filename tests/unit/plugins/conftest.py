@@ -162,6 +162,15 @@ class FakeClient:
             raise self._server.commands
         return self._server.commands
 
+    def _acl(self, what: str, *_words: str) -> Any:
+        answers: dict[str, Any] = {"USERS": [b"default"], "LIST": [b"user default on nopass ~* +@all"]}
+        return answers.get(what, b"OK")
+
+    def users(self, acl_command: str = "ACL") -> Any:
+        """ACL LIST."""
+        rules = [str(_client.text(line)).split() for line in self.call(acl_command, "LIST")]
+        return {words[1]: words[2:] for words in rules}
+
     def _select(self, number: str) -> bytes:
         if self._server.info["redis_mode"] == "cluster" and number != "0":
             raise _client.ServerError("SELECT: SELECT is not allowed in cluster mode")

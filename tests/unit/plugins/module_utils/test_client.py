@@ -101,7 +101,7 @@ class TestModuleList:
         refused = redis.exceptions.ResponseError("NOPERM")
         connection = Connection(refused, [b"server", b"redis", b"proto", 2, b"modules", OF_7_0])
         assert [m.name for m in Client(connection, "here").modules()] == ["sensor"]
-        assert connection.sent == [("MODULE", "LIST"), ("HELLO",)]
+        assert connection.sent == [("MODULE", "LIST"), ("HELLO", "2")]
 
     @pytest.mark.parametrize("hello", [redis.exceptions.ResponseError("unknown command"), [b"server", b"redis"]])
     def test_the_first_refusal_is_told_where_hello_does_not_help(self, hello: Any) -> None:
@@ -374,6 +374,15 @@ class TestConnecting:
             def connect(self) -> None:
                 if made[-1] != right:
                     raise redis.exceptions.AuthenticationError(said)
+
+            def send_command(self, *words: str) -> None:
+                assert words == ("PING",)
+
+            def read_response(self) -> bytes:
+                return b"PONG"
+
+            def disconnect(self) -> None:
+                """End it."""
 
         redis.connection.Connection = Guarded
         self.client = _client.connect(self.params(**params))

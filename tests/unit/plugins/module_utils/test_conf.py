@@ -423,3 +423,27 @@ class TestStartDigest:
         assert _conf.started_modules("") is None
         assert _conf.started_modules(self.digest("")) == frozenset()
         assert _conf.started_rest("") == ""
+
+
+class TestForTrial:
+    """What a throwaway server gets beside the settings."""
+
+    def test_tls_makes_it_look_at_the_certificates(self) -> None:
+        for text in ("tls-port 6380\n", "tls-replication yes\n"):
+            trial = _conf.for_trial(_conf.parse(text), "/f", "/f/s")
+            assert _conf.value(trial, "tls-replication", "no") == "yes"
+            assert _conf.value(trial, "tls-port", "0") == "0"
+        assert not _conf.uses_tls(_conf.parse("tls-port 0\ntls-cert-file /c\n"))
+
+    def test_users_let_us_in_beside_them(self) -> None:
+        trial = _conf.for_trial(_conf.parse("user default off\n"), "/f", "/f/s")
+        assert [d.args[0] for d in trial if d.name == "user"] == [_conf.TRIAL_USER, "default"]
+        assert "user" not in {d.name for d in _conf.for_trial(_conf.parse("hz 1\n"), "/f", "/f/s")}
+
+    def test_who_wrote_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "redis.conf"
+        assert not _conf.is_ours(str(path))
+        path.write_text("port 1\n")
+        assert not _conf.is_ours(str(path))
+        path.write_text(f"# {_conf.MARK}.redis_server.\nport 1\n")
+        assert _conf.is_ours(str(path))

@@ -51,6 +51,8 @@ class TestDefaults:
                 "config": {},
                 "version": None,
                 "smoke": [],
+                "restricted_commands": [],
+                "restricted_to": [],
                 "strategy": "restart",
                 "accept": [],
             }

@@ -349,3 +349,40 @@ class TestData:
         assert self.unread("appendonly yes", "/d/dump.rdb", "/d/appendonly.aof") == ""
         assert self.unread("appendonly yes", "/d/dump.rdb", "/d/appendonlydir/appendonly.aof.manifest") == ""
         assert self.unread("appendonly yes\nappendfilename x\nappenddirname y", "/d/dump.rdb", "/d/y/x.manifest") == ""
+
+
+class TestSameToServer:
+    """What CONFIG REWRITE may do to a redis.conf without making it another."""
+
+    WANTED = "port 1\nbind 127.0.0.1\nloadmodule /m/a.so x\nrename-command DEBUG dbg\ndir /d\n"
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            "bind 127.0.0.1\nport 1\nrename-command DEBUG dbg\nloadmodule /m/a.so x\ndir /d\n",
+            WANTED + "replicaof 10.0.0.1 6379\nsupervised systemd\ntls-port 0\nhz 10\n",
+        ],
+    )
+    def test_the_same(self, found: str) -> None:
+        assert _plan.same_unasked(_conf.parse(found), _conf.parse(self.WANTED))
+
+    @pytest.mark.parametrize(
+        "found",
+        [
+            WANTED.replace("port 1", "port 2"),
+            WANTED.replace("a.so x", "a.so y"),
+            WANTED + "loadmodule /m/b.so\n",
+            WANTED + "include /x\n",
+            WANTED + "unixsocket /s\n",
+            WANTED.replace("dbg", "other"),
+            WANTED.replace("dir /d\n", ""),
+        ],
+    )
+    def test_another(self, found: str) -> None:
+        assert not _plan.same_unasked(_conf.parse(found), _conf.parse(self.WANTED))
+
+    def test_settings_but_for_the_place(self) -> None:
+        one = {"maxmemory": "1", "dir": "/a", "unixsocket": "/a/s", "tls-replication": "yes"}
+        assert _plan.same_settings(one, {**one, "dir": "/b", "unixsocket": "/b/s", "tls-replication": "no"})
+        assert not _plan.same_settings(one, {**one, "maxmemory": "2"})
+        assert not _plan.same_settings(one, {**one, "a.level": "2"})

@@ -145,8 +145,25 @@ class TestLines:
             {"name": "a", "src": "y"},
         ]
         assert _settings.module_lines(_declaration.declared(entries, "/m")) == [
+            '#: loadmodule /m/b.so "one two" #3',
             'loadmodule /m/b.so "one two" #3',
             "b.level 3",
             "b.on yes",
+            "#: loadmodule /m/a.so",
             "loadmodule /m/a.so",
         ]
+
+
+class TestRenames:
+    """rename-command."""
+
+    def test_lines(self) -> None:
+        assert _settings.rename_lines({"FLUSHALL": "", "CONFIG": "a b"}, [{"name": "m"}]) == [
+            'rename-command FLUSHALL ""',
+            'rename-command CONFIG "a b"',
+        ]
+
+    def test_a_modules_command_is_refused_with_what_to_do(self) -> None:
+        with pytest.raises(_settings.SettingError, match=r"SENSOR\.RESET is a command.*sensor.*restricted_"):
+            _settings.rename_lines({"SENSOR.RESET": "x"}, [{"name": "other"}, {"name": "sensor"}])
+        assert _settings.rename_lines({"SENSORS": "x"}, [{"name": "sensor"}])

@@ -37,7 +37,7 @@ def take(host: Path, *more: str) -> _snapshot.Snapshot:
 def test_what_is_taken_is_read_back(host: Path) -> None:
     taken = take(host)
     assert _snapshot.load(str(host / "kept" / "before")) == taken
-    assert taken[1:] == ("start", {"/m/a.so": "digest"}, {"a": 1}, {"hz": "10"})
+    assert taken[1:] == ("start", {"/m/a.so": "digest"}, {"a": 1}, {"hz": "10"}, None)
 
 
 def test_only_root_can_read_it_for_it_may_hold_passwords(host: Path) -> None:

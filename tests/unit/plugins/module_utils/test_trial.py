@@ -546,7 +546,8 @@ class TestSandboxed:
     def test_in_the_place_of_a_service(self, commands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ran: list[Any] = []
 
-        def run(shop: Any, directives: Any) -> Trial:
+        def run(shop: Any, directives: Any, visit: Any) -> Trial:
+            assert visit is None
             ran.append((shop.base, _conf.render(directives)))
             return showed()
 

@@ -31,6 +31,7 @@ def info(tmp_path: Path, run_module: Callable[..., dict[str, Any]], server: Any,
 
 @pytest.mark.parametrize("check", [True, False])
 def test_a_running_server(info: Any, server: Any, check: bool) -> None:
+    server.info.update(db0="keys=1,expires=0", db3="keys=2,expires=1")
     server.info.update(used_memory="100", used_memory_rss="200", uptime_in_seconds="")
     result = info(check)
     assert result["changed"] is False
@@ -48,6 +49,10 @@ def test_a_running_server(info: Any, server: Any, check: bool) -> None:
         "uptime_seconds": 0,
         "used_memory_bytes": 100,
         "rss_bytes": 200,
+        "configured": False,
+        "key_count": 3,
+        "replicaof": "",
+        "users": ["default"],
     }
     assert result["host"]["systemd"] == 252
 

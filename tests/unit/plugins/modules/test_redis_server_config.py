@@ -19,7 +19,10 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import _rele
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_server_config
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
-CONF = "# Written by edgeops.redis_modules\nport 6379\nrequirepass wanted-secret\nrename-command CONFIG wanted-name\n"
+CONF = (
+    "# Written by the role edgeops.redis_modules.redis_server\n"
+    "port 6379\nrequirepass wanted-secret\nrename-command CONFIG wanted-name\n"
+)
 DROPIN = "[Service]\nMemoryMax=1G\n"
 
 

@@ -76,7 +76,7 @@ def host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Host:
     made = Host(tmp_path, run_module, server, commands)
-    monkeypatch.setattr(_trial, "in_place_of", lambda run, service, directives, paths: made.tried)
+    monkeypatch.setattr(_trial, "in_place_of", lambda *_words: made.tried)
     monkeypatch.setattr(_host, "started_with", lambda unit: made.started_with)
     monkeypatch.setattr(_host, "live_images", lambda pid, paths: made.images)
     monkeypatch.setattr(_service, "POLL_SECONDS", 0.01)
@@ -357,7 +357,7 @@ def test_check_mode_looks_at_the_file_that_would_be_placed(
     new = host.path.parent / "new.so"
     new.write_bytes(b"\0pthread_create\0")
     tried: list[dict[str, str]] = []
-    monkeypatch.setattr(_trial, "in_place_of", lambda *words: tried.append(words[-1]) or host.tried)
+    monkeypatch.setattr(_trial, "in_place_of", lambda *words: tried.append(words[3]) or host.tried)
     failed = host(check=True, module={**HOT, "artifact": str(new)})
     assert "module a: the new file starts threads" in failed["msg"]
     new.write_bytes(b"harmless")

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may do what on a server: as every kind of user, through a client; and CONFIG REWRITE at any time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rollout_kit import CONF, Host, Lab, probe, until
+
+RENAMES = {"CONFIG": "", "MODULE": "", "FLUSHALL": ""}
+NASTY = ["with spaces", 'say "x"', "it's", "back\\slash", "#no comment", ""]
+
+
+def user(name: str, password: str) -> tuple[str, ...]:
+    """Return how redis-cli logs in."""
+    return ("--user", name, "--pass", password)
+
+
+ADMIN = user("admin", "of-admin")
+LOGIN = {"login_user": "admin", "login_password": "of-admin"}
+USERS: list[dict[str, Any]] = [
+    {"name": "admin", "passwords": ["of-admin"], "rules": ["~*", "+@all"]},
+    {"name": "reader", "passwords": ["of-reader", "older"], "rules": ["~pump:*", "+@read", "+probe.args"]},
+    {"name": "broad", "passwords": ["of-broad"], "rules": ["~*", "+@all"]},
+    {"name": "away", "enabled": False, "rules": ["~*", "+@all"]},
+    {"name": "default", "enabled": False},
+]
+
+
+def test_every_kind_of_user(lab: Lab, fleet: list[Host]) -> None:
+    """Declared users may do what they are given, a restricted command is for named ones, and all others stay out."""
+    module = probe(restricted_commands=["probe.text"], restricted_to=["admin"])
+    variables: dict[str, Any] = {
+        "redis_server_acl_users": USERS,
+        "redis_server_probe_password": "of-probe",
+        "redis_modules_login": LOGIN,
+    }
+    # In check mode first, on servers that have none of it yet.
+    lab.ansible(fleet, [module], "--check", **variables).good()
+    for host in fleet:
+        assert host.cli("PING") == "PONG"
+    lab.ansible(fleet, [module], **variables).good()
+    for host in fleet:
+        assert "NOAUTH" in host.cli("PING")
+        assert "AUTH failed" in host.sh("redis-cli --user away --pass x PING 2>&1", check=False)
+        assert host.cli("probe.text", login=ADMIN) == "first"
+        assert "NOPERM" in host.cli("probe.text", login=user("broad", "of-broad"))
+        assert host.cli("SET", "a", "1", login=user("broad", "of-broad")) == "OK"
+        reader = user("reader", "of-reader")
+        assert host.cli("GET", "pump:1", login=reader) == "(nil)"
+        for words in (("GET", "valve:1"), ("SET", "pump:1", "1"), ("CONFIG", "GET", "*"), ("probe.text",)):
+            assert "NOPERM" in host.cli(*words, login=reader), words
+        assert host.cli("GET", "pump:1", login=user("reader", "older")) == "(nil)"
+        probed = user("edgeops-probe", "of-probe")
+        assert "redis_version" in host.cli("INFO", "server", login=probed)
+        for words in (("MODULE", "LIST"), ("CONFIG", "GET", "*"), ("PING",), ("GET", "a"), ("ACL", "LIST")):
+            assert "NOPERM" in host.cli(*words, login=probed), words
+        # Digests alone are kept.
+        assert not host.sh(f"grep -E 'of-(admin|reader|broad|probe)' {CONF} || true")
+        host.cli("ACL", "LOG", "RESET", login=ADMIN)
+    pids = [host.pid for host in fleet]
+    lab.ansible(fleet, [module], **variables).unchanged()
+
+    # Verify needs the probe user alone, and no command that it may not run: the server's ACL LOG stays empty.
+    alone = {key: value for key, value in variables.items() if key != "redis_modules_login"}
+    lab.ansible(fleet, [module], playbook="verify", **alone).unchanged()
+    for host in fleet:
+        assert host.cli("ACL", "LOG", login=ADMIN) == "(empty array)"
+
+    # A change comes without a restart; what somebody changed by hand is mended, and a new user is not deleted unasked.
+    fleet[0].cli("ACL", "SETUSER", "reader", "+set", login=ADMIN)
+    fleet[1].cli("ACL", "SETUSER", "guest", "on", "nopass", "+@all", "~*", login=ADMIN)
+    changed = [{**item, "rules": ["~*", "+@read"]} if item["name"] == "reader" else item for item in USERS]
+    refused = lab.ansible(fleet, [module], **{**variables, "redis_server_acl_users": changed})
+    assert "r12: the server has the users guest" in refused.failure("r12")
+    assert "NOPERM" in fleet[0].cli("SET", "pump:1", "1", login=user("reader", "of-reader"))
+    assert fleet[2].cli("GET", "valve:1", login=user("reader", "of-reader")) == "(nil)"
+    assert fleet[1].cli("PING", login=user("guest", "any")) == "PONG"
+    changed.append({"name": "guest", "state": "absent"})
+    lab.ansible(fleet, [module], **{**variables, "redis_server_acl_users": changed}).good()
+    assert "WRONGPASS" in fleet[1].sh("redis-cli --user guest --pass any PING 2>&1", check=False)
+    assert fleet[1].cli("GET", "valve:1", login=user("reader", "of-reader")) == "(nil)"
+    assert [host.pid for host in fleet] == pids
+
+    # Without the module, its commands are in no rule any more, or the server would not start.
+    lab.ansible(
+        fleet, [{"name": "probe", "state": "absent"}], **{**variables, "redis_server_acl_users": changed}
+    ).good()
+    for host in fleet:
+        assert host.modules(login=ADMIN) == {}
+        assert "probe" not in host.sh(f"grep ^user {CONF} | grep -v '^user edgeops-probe'").replace("+probe.args", "")
+
+
+def test_verify_where_module_and_config_are_renamed_away(lab: Lab, fleet: list[Host]) -> None:
+    """The probe user needs neither; the rollout goes on without CONFIG as well."""
+    variables: dict[str, Any] = {"redis_server_rename_commands": RENAMES, "redis_server_probe_password": "of-probe"}
+    lab.ansible(fleet, [probe()], **variables).good()
+    for host in fleet:
+        for command in RENAMES:
+            assert "unknown command" in host.cli(command, "LIST")
+    lab.ansible(fleet, [probe()], playbook="verify", **variables).unchanged()
+    lab.ansible(fleet, [probe()], **variables).unchanged()
+    # It sees what is wrong as well.
+    fleet[1].sh("chmod 0755 /var/lib/redis/modules/probe.so")
+    wrong = lab.ansible(fleet, [probe()], playbook="verify", **variables)
+    assert "probe differs" in wrong.failure("r12")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"redis_server_rename_commands": {"probe.text": "x"}}, "can't be renamed"),
+        ({"redis_server_acl_users": [{"name": "a", "rules": [">open-secret"]}]}, "a password rule"),
+        ({"redis_server_acl_users": [{"name": "a", "paswords": ["open-secret"]}]}, "paswords"),
+        (
+            {"redis_server_acl_users": [{"name": "a", "nopass": True}], "redis_server_aclfile": "/etc/redis/users.acl"},
+            "from one place only",
+        ),
+    ],
+)
+def test_what_is_refused_before_anything_is_touched(lab: Lab, variables: dict[str, Any], words: str) -> None:
+    """Bad users and new names, in one look on the controller."""
+    host = lab.hosts["r12"]
+    before = host.snapshot()
+    refused = lab.ansible([host], [probe()], **variables)
+    assert refused.code != 0
+    assert words in refused.output
+    assert "open-secret" not in refused.output
+    assert host.snapshot() == before
+
+
+def test_rules_that_the_server_does_not_take(lab: Lab, fleet: list[Host]) -> None:
+    """The trial tells, and the running server keeps its users."""
+    before = [host.snapshot() for host in fleet]
+    users = [{"name": "a", "nopass": True, "rules": ["~*", "+nosuch.command"]}]
+    refused = lab.ansible(fleet, [probe()], redis_server_acl_users=users)
+    for host, state in zip(fleet, before, strict=True):
+        assert "nosuch.command" in refused.failure(host) or "Unknown command" in refused.failure(host)
+        assert host.snapshot() == state
+    refused = lab.ansible(fleet[:1], [probe()], redis_server_rename_commands={"OTHER.CMD": "x"})
+    assert "core has no such command" in refused.failure("r11")
+
+
+def test_config_rewrite_is_survived(lab: Lab, fleet: list[Host]) -> None:
+    """Afterwards the server starts with the same arguments in the same order, and the next run finds nothing to do."""
+    modules = [probe(args=NASTY), probe("second"), probe("athird", args=["plain"])]
+    variables: dict[str, Any] = {
+        "redis_server_requirepass": "of-default",
+        "redis_server_acl_users": [USERS[1]],
+        "redis_server_rename_commands": {"FLUSHALL": "", "DEBUG": "dbg"},
+        "redis_server_save": ["3600 1", "300 100"],
+    }
+    login = ("-a", "of-default")
+    lab.ansible(fleet, modules, **variables).good()
+    pids = [host.pid for host in fleet]
+    for host in fleet:
+        assert host.cli("CONFIG", "REWRITE", login=login) == "OK"
+    lab.ansible(fleet, modules, **variables).unchanged()
+    assert [host.pid for host in fleet] == pids
+    for host in fleet:
+        host.sh("systemctl restart redis-server")
+        assert host.modules(login=login) == {"probe": 1, "second": 1, "athird": 1}
+        assert host.texts("probe.args", login=login) == NASTY
+        loaded = [line.split()[1] for line in host.sh(f"grep ^loadmodule {CONF}").splitlines()]
+        assert [path.rsplit("/", 1)[1] for path in loaded] == ["probe.so", "second.so", "athird.so"]
+        assert host.sh(f"stat -c '%U:%G %a' {CONF}").strip() == "redis:redis 640"
+    lab.ansible(fleet, modules, **variables).unchanged()
+
+    # What somebody has changed on purpose in an emergency is not undone by a start, and is by the next rollout.
+    for host in fleet:
+        host.sh(f"sed -i 's/^loadmodule .*second.so/#&/' {CONF} && systemctl restart redis-server")
+        assert set(host.modules(login=login)) == {"probe", "athird"}
+        host.cli("CONFIG", "SET", "maxmemory", "99mb", login=login)
+        assert host.cli("CONFIG", "REWRITE", login=login) == "OK"
+    lab.ansible(fleet, modules, **variables).good()
+    for host in fleet:
+        assert set(host.modules(login=login)) == {"probe", "second", "athird"}
+        assert host.config("maxmemory", login=login) == "0"
+        assert host.texts("probe.args", login=login) == NASTY
+
+
+def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
+    """A primary is followed as declared at first; from then on, whoever was promoted stays so."""
+    primary, replica, other = fleet
+    common: dict[str, Any] = {"redis_server_bind": ["0.0.0.0"], "redis_server_requirepass": "of-default"}
+    common["redis_server_masterauth"] = "of-default"
+    # An older server follows no newer one: 6.0 is the primary, 7.0 its replica.
+    following = {replica.name: {"redis_server_replicaof": f"{primary.address} 6379"}}
+    login = ("-a", "of-default")
+    lab.ansible([primary, replica], [probe()], host_variables=following, **common).good()
+
+    def role(host: Host) -> str:
+        return host.texts("ROLE", login=login)[0] if host.pid else ""
+
+    until(lambda: "master_link_status:up" in replica.cli("INFO", "replication", login=login), "the replica follows")
+    # A failover, as Sentinel does it: the replica is promoted, and both rewrite their configuration.
+    replica.cli("REPLICAOF", "NO", "ONE", login=login)
+    for host in (primary, replica):
+        host.cli("CONFIG", "REWRITE", login=login)
+    lab.ansible([primary, replica], [probe()], host_variables=following, **common).unchanged()
+    assert role(replica) == "master"
+    # Not even where a change needs a restart.
+    lab.ansible([primary, replica], [probe(args=["x"])], host_variables=following, **common).good()
+    assert role(replica) == "master"
+    assert role(primary) == "master"
+
+    # A server with data of its own does not give it up for a variable.
+    other.cli("SET", "mine", "1")
+    refused = lab.ansible(
+        [other], [probe()], host_variables={other.name: {"redis_server_replicaof": f"{primary.address} 6379"}}, **common
+    )
+    assert "holds 1 keys of its own" in refused.failure(other)
+    assert other.cli("GET", "mine") == '"1"'
