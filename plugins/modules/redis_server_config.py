@@ -93,6 +93,7 @@ backup:
   type: str
 """
 
+import contextlib
 import io
 import os
 from typing import Sequence
@@ -133,8 +134,10 @@ def same_conf(module: AnsibleModule, found: str | None, wanted: str) -> bool:
     if found is None:
         return False
     try:
-        if _conf.parse(found) == _conf.parse(wanted):
-            return True
+        # Lines that CONFIG REWRITE has spoiled may be no lines at all.
+        with contextlib.suppress(_conf.ConfError):
+            if _conf.parse(found) == _conf.parse(wanted):
+                return True
         if _conf.MARK not in found or not os.path.exists(module.params["binary"]):
             return False
         return same_to_server(module, _conf.parse(_unit.kept(module.run_command, found)), _conf.parse(wanted))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, ClassVar
 
 import pytest
 
@@ -61,6 +61,10 @@ class Host:
             **args,
         }
         return self._run(redis_service.main, given, check)
+
+    def rules(self, *rules: str) -> None:
+        """Set what ACL LIST answers."""
+        self.server.answers["ACL LIST"] = [rule.encode() for rule in rules]
 
     def acted(self) -> list[str]:
         """Return what was asked of systemd besides questions."""
@@ -474,3 +478,58 @@ def test_the_new_name_of_a_renamed_command_is_used_and_not_told(host: Host, live
     failed = host(module=HOT)
     assert live.said == [("hidden", "UNLOAD", "a")]
     assert "hidden" not in str(failed)
+
+
+class TestUsers:
+    """The users of the running server are those of its redis.conf, where that names any."""
+
+    TRIED: ClassVar[dict[str, list[str]]] = {"default": ["off"], "a": ["on", "+get"], "edgeops-trial": ["on"]}
+
+    @pytest.fixture
+    def host(self, host: Host) -> Host:
+        host.conf += "requirepass pw\nuser default off\nuser a on nopass +get\n"
+        host.tried = host.tried._replace(found=self.TRIED, settings={**host.tried.settings, "requirepass": ""})
+        host.server.settings["requirepass"] = "older"
+        host.rules("user default off", "user a +get on")
+        return host
+
+    def test_as_wanted(self, host: Host) -> None:
+        assert not host()["changed"]
+        assert not any("USER" in said for said in host.server.sent)
+        # An empty one would let the default user in.
+        assert "requirepass" not in host.server.was_set
+
+    def test_what_differs_is_set_without_a_restart_and_without_a_digest_in_the_result(self, host: Host) -> None:
+        host.rules("user default on nopass ~* +@all", "user a on +get", "user guest on nopass")
+        said = host(check=True)
+        assert (said["changed"], said["restarted"], said["users"]) == (True, False, ["default", "guest"])
+        assert not any("USER" in sent for sent in host.server.sent)
+        done = host()
+        assert (done["changed"], done["restarted"], done["users"]) == (True, False, ["default", "guest"])
+        assert [sent for sent in host.server.sent if "USER" in sent] == [
+            "ACL SETUSER default reset off",
+            "ACL DELUSER guest",
+        ]
+
+    def test_a_restart_brings_them_by_itself(self, host: Host) -> None:
+        host.rules("user default off")
+        host.server.modules.append(LoadedModule("b", 1, "/b.so", ()))
+        done = host()
+        assert (done["restarted"], done["users"]) == (True, [])
+        assert not any("USER" in sent for sent in host.server.sent)
+
+    def test_a_refusal_is_told_without_what_may_be_a_secret(self, host: Host) -> None:
+        host.rules("user default off")
+        host.server.answers["ACL SETUSER"] = _client.ServerError(
+            "ACL SETUSER at h: Error in ACL SETUSER modifier '#digest': Syntax error"
+        )
+        failed = host()
+        assert "did not take the users a: Syntax error" in failed["msg"]
+        assert "digest" not in failed["msg"]
+
+    def test_where_redis_conf_names_none_they_are_left_alone(self, host: Host) -> None:
+        host.conf = host.conf.replace("user default off\nuser a on nopass +get\n", "").replace("requirepass pw\n", "")
+        host.server.settings["requirepass"] = ""
+        host.rules("user guest on")
+        assert not host()["changed"]
+        assert not any(sent.startswith("ACL") for sent in host.server.sent)
