@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _build,
     _declaration,
+    _firewall,
     _release,
     _report,
     _settings,
@@ -25,7 +26,12 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
     def filter_function(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (_declaration.DeclarationError, _release.ReleaseError, _settings.SettingError) as error:
+        except (
+            _declaration.DeclarationError,
+            _firewall.FirewallError,
+            _release.ReleaseError,
+            _settings.SettingError,
+        ) as error:
             raise AnsibleFilterError(str(error)) from error
 
     return filter_function
@@ -81,6 +87,11 @@ def only(modules: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
     return [{key: module[key] for key in keys if key in module} for module in modules]
 
 
+def firewall_wanted(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is declared of the firewall, checked. Raises FirewallError with all that is wrong with it."""
+    return _firewall.wanted(declared)._asdict()
+
+
 class FilterModule:
     """Entry point."""
 
@@ -99,6 +110,10 @@ class FilterModule:
             "module_lines": _settings.module_lines,
             "extra_lines": speaking(_settings.extra_lines),
             "io_threads": speaking(_settings.io_threads),
-            "report_rows": lambda results, hosts, trials=None: _report.rows(hosts, results, trials),
+            "firewall_wanted": speaking(firewall_wanted),
+            "firewall_peers": speaking(_firewall.peers),
+            "report_rows": lambda results, hosts, trials=None, firewalls=None: _report.rows(
+                hosts, results, trials, firewalls
+            ),
             "report_table": _report.table,
         }
