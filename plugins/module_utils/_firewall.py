@@ -64,7 +64,7 @@ def wanted(given: Mapping[str, Any]) -> Wanted:
         faults.append(f"port {both[0]} is both in redis_firewall_ports and in redis_firewall_cluster_bus_ports")
     rate = given.get("log_rate", "10/minute")
     if not isinstance(rate, str) or not RATE.fullmatch(rate):
-        faults.append(f"redis_firewall_log_rate: {rate!r} must be a number by second, minute, hour or day, as 10/minute")
+        faults.append(f"redis_firewall_log_rate: {rate!r} must be a number by second, minute, hour or day")
     if faults:
         raise FirewallError("\n".join(faults))
 
@@ -106,7 +106,7 @@ def network(cidr: Any) -> Network:
         raise FirewallError(f"{cidr} names an interface; leave out what begins with %")
     # Python below 3.9.5 takes 010.0.0.1 for 10.0.0.1, others take it for 8.0.0.1 or refuse it.
     if re.search(r"(^|\.)0\d+(\.|$)", address):
-        raise FirewallError(f"{cidr} has a number that begins with 0, which is read in different ways; leave that 0 out")
+        raise FirewallError(f"{cidr} has a number that begins with 0, which is read in two ways; leave that 0 out")
     try:
         host = ipaddress.ip_address(address)
     except ValueError:
@@ -197,26 +197,26 @@ def peers_outside(peers: Iterable[Network], allowed: Sequence[Network]) -> list[
     if not outside:
         return []
     return [
-        f"redis_firewall_allowed_cidrs does not hold the cluster's peers {', '.join(outside)}: replication and the "
-        "migration of slots go through the server's own port, and would not reach it"
+        f"redis_firewall_allowed_cidrs does not hold the cluster's peers {', '.join(outside)}: they could not replicate"
     ]
 
 
 def peers(hosts: Sequence[str], variables: Sequence[Mapping[str, Any]], limit: str = "") -> list[str]:
     """Return the address of each host, as the inventory has it or else its facts.
 
-    Raises FirewallError with the hosts that none is known of, and where the run is limited: the hosts that it leaves out
-    would be shut out of the cluster.
+    Raises FirewallError with the hosts that none is known of, and where the run is limited: the hosts that it
+    leaves out would be shut out of the cluster.
     """
     if limit:
         raise FirewallError(
-            f"this run is limited to {limit}, so it does not know all hosts of the cluster, and would shut the others out "
-            "of the bus; list the cluster's addresses in redis_firewall_cluster_peers"
+            f"this run is limited to {limit}, so it does not know all hosts of the cluster, and would shut others "
+            "out of the bus; list the cluster's addresses in redis_firewall_cluster_peers"
         )
-    found, unknown = [], []
+    found: list[str] = []
+    unknown: list[str] = []
     for host, known in zip(hosts, variables):
         facts = known.get("ansible_facts") or {}
-        own = [address for address in (known.get("ansible_host"), host) if is_address(address)][:1]
+        own = [str(address) for address in (known.get("ansible_host"), host) if is_address(address)][:1]
         own = own or [
             facts[key]["address"]
             for key in ("default_ipv4", "default_ipv6")
@@ -307,7 +307,7 @@ def judging_chain(chain: str, prefix: str) -> list[str]:
 
 
 def unit(nft: str) -> str:
-    """Return the systemd unit that loads the rules at boot, and again whenever nftables.service has flushed them."""
+    """Return the systemd unit that loads the rules at boot."""
     return f"""\
 # Written by the role edgeops.redis_modules.redis_firewall.
 [Unit]
@@ -315,17 +315,14 @@ Description=Who may reach Redis (nftables table {FAMILY} {TABLE})
 DefaultDependencies=no
 Conflicts=shutdown.target
 Wants=network-pre.target
-# Before the network is up and before Redis listens. No Requires= in redis-server.service: systemd would hand each stop
-# and restart of this unit, and so of nftables.service, on to the server. So where this unit fails at boot, Redis starts
-# all the same, behind its password or protected mode, and the failed unit shows in systemctl --failed and in
-# redis_verify. The rules were tried before they were written: what is left is a host whose nft or kernel is broken, and
-# there a database that stays away would be the greater harm.
-Before=network-pre.target redis-server.service redis.service shutdown.target
-# nftables.service begins with "flush ruleset" on Debian and on RHEL, which takes every table away: this unit goes along
-# with its restarts and reloads, and loads ours behind it.
+# nftables.service may flush all tables first.
 After=nftables.service
-PartOf=nftables.service
-ReloadPropagatedFrom=nftables.service
+# Before the network is up and before Redis listens. No Requires= in redis-server.service: systemd would hand each stop
+# and restart of this unit on to the server. So where this unit fails at boot, Redis starts all the same, behind its
+# password or protected mode, and the failed unit shows in systemctl --failed and in redis_verify. The rules were tried
+# before they were written: what is left is a host whose nft or kernel is broken, and there a database that stays away
+# would be the greater harm.
+Before=network-pre.target redis-server.service redis.service shutdown.target
 
 [Service]
 Type=oneshot
@@ -334,13 +331,25 @@ StandardInput=null
 ProtectSystem=full
 ProtectHome=true
 ExecStart={nft} -f {RULES_PATH}
-ExecReload={nft} -f {RULES_PATH}
 # No ExecStop=: to stop this unit must not open the ports.
 
 [Install]
 WantedBy=sysinit.target
-# PartOf= hands a stop on, but no start.
-WantedBy=nftables.service
+"""
+
+
+def dropin(nft: str) -> str:
+    """Return the drop-in of nftables.service that loads our table again where that service has flushed it."""
+    return f"""\
+# Written by the role edgeops.redis_modules.redis_firewall.
+# On Debian and RHEL each start, reload and stop of nftables.service flushes every table, ours included. So it is loaded
+# here again, before systemctl returns. PartOf= and ReloadPropagatedFrom= in a unit of ours would not do: systemctl does
+# not wait for that, a start of nftables.service leaves alone what is active, and a few restarts run into the limit.
+# With "-", as a fault of ours must not make this service fail, which would flush the tables of others.
+[Service]
+ExecStartPost=-{nft} -f {RULES_PATH}
+ExecReload=-{nft} -f {RULES_PATH}
+ExecStopPost=-{nft} -f {RULES_PATH}
 """
 
 

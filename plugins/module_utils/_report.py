@@ -23,8 +23,8 @@ def rows(
     """Return one row for each module of each host, in the order of I(hosts).
 
     I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached. I(trials) maps
-    a host to the result of redis_trial in the same run; what the modules register there goes into their rows. I(firewalls) maps
-    a host to the result of redis_firewall, where it is in use; what it says goes into each row of the host.
+    a host to the result of redis_trial in the same run; what the modules register there goes into their rows.
+    I(firewalls) maps a host to the result of redis_firewall, where it is in use; it goes into each row of the host.
     """
     found: list[dict[str, str]] = []
     for host in hosts:

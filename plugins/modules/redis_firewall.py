@@ -11,8 +11,9 @@ module: redis_firewall
 short_description: Let only the declared networks reach Redis, by an nftables table of its own
 version_added: 0.1.0
 description:
-  - Brings the table C(inet edgeops_redis), the rules file C(/etc/edgeops/redis-firewall.nft) and the systemd unit
-    C(edgeops-redis-firewall.service), which loads it at boot, to what is declared. No other table is touched.
+  - Brings the table C(inet edgeops_redis), the rules file C(/etc/edgeops/redis-firewall.nft), the systemd unit
+    C(edgeops-redis-firewall.service), which loads it at boot, and a drop-in of C(nftables.service), by which the table
+    comes back where that service flushes all tables, to what is declared. No other table is touched.
   - What is there decides. The wanted rules are loaded in a network namespace that lives for that moment, and what the
     host's own C(nft) lists of them is compared with what it lists of the table in force. A table that is as declared is
     not loaded again, so its counters go on.
@@ -23,7 +24,7 @@ author:
   - edgeops contributors (@edgeops)
 options:
   state:
-    description: With V(absent), table, file and unit are taken away, and nothing else.
+    description: With V(absent), table, file, unit and drop-in are taken away, and nothing else.
     type: str
     choices: [present, absent]
     default: present
@@ -132,6 +133,7 @@ state:
   type: str
 """
 
+import contextlib
 import io
 import os
 import tempfile
@@ -142,6 +144,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _host, _release
 
 UNIT_PATH = "/etc/systemd/system/" + _firewall.UNIT
+FLUSHER = "nftables.service"
+DROPIN_PATH = f"/etc/systemd/system/{FLUSHER}.d/50-edgeops-redis-firewall.conf"
 UFW_CONF = "/etc/ufw/ufw.conf"
 NFT = "/usr/sbin/nft"
 TABLE = f"{_firewall.FAMILY} {_firewall.TABLE}"
@@ -149,12 +153,12 @@ LIST_TABLE = ["--stateless", "list", "table", _firewall.FAMILY, _firewall.TABLE]
 ENGLISH = {"LC_ALL": "C"}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A command that this module needs has failed; the text is its own words."""
 
 
 class Firewall:
-    """The table, the file and the unit of one host, and what differs."""
+    """The table, the files and the unit of one host, and what differs."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -163,10 +167,10 @@ class Firewall:
         self.diffs: list[dict[str, str]] = []
 
     def run(self, *words: str) -> str:
-        """Run a command and return what it prints. Raises Refused."""
+        """Run a command and return what it prints. Raises RefusedError."""
         code, out, err = self.module.run_command(list(words), environ_update=ENGLISH)
         if code != 0:
-            raise Refused((err or out).strip() or f"{' '.join(words)}: it gave no reason")
+            raise RefusedError((err or out).strip() or f"{' '.join(words)}: it gave no reason")
         return str(out)
 
     def table(self) -> str:
@@ -177,8 +181,8 @@ class Firewall:
         if code == 0:
             return _firewall.stateless(out)
         # Anything else, as a kernel without nf_tables, must not be taken for a table that is only missing.
-        if "No such file or directory" not in err:
-            raise Refused(err.strip())
+        if "Error: No such file or directory" not in err:
+            raise RefusedError(err.strip())
         return ""
 
     def differs(self, what: str, before: str, after: str, header: str) -> None:
@@ -202,21 +206,21 @@ class Firewall:
         return [name for name in active if name != "ufw" or _firewall.ufw_enabled(read(UFW_CONF))]
 
     def bring(self, firewall: _firewall.Wanted) -> None:
-        """Bring table, file and unit to what is declared. Raises Refused and OSError."""
+        """Bring table, files and unit to what is declared. Raises RefusedError and OSError."""
         text = _firewall.rules(firewall)
         with tempfile.NamedTemporaryFile("w", suffix=".nft", dir=self.module.tmpdir, encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             try:
                 self.bring_table(stream.name)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 said = str(refusal).replace(stream.name, "rules")
-                raise Refused(f"nft does not take the rules, those of before stay in force:\n{said}") from refusal
+                raise RefusedError(f"nft does not take the rules, those of before stay in force:\n{said}") from refusal
         self.bring_file(_firewall.RULES_PATH, text)
-        self.bring_unit()
+        self.bring_units()
 
     def bring_table(self, candidate: str) -> None:
-        """Load the rules where the table in force is another. Raises Refused."""
+        """Load the rules where the table in force is another. Raises RefusedError."""
         before = self.table()
         if not self.nft:
             self.differences.append(f"the table {TABLE} is missing")
@@ -246,18 +250,21 @@ class Firewall:
             _release.write(io.BytesIO(text.encode()), path, 0, 0, 0o644)
         return True
 
-    def bring_unit(self) -> None:
-        """Have the unit there, enabled and active. Raises Refused and OSError."""
+    def bring_units(self) -> None:
+        """Have our unit there and active, and the drop-in of nftables.service. Raises RefusedError and OSError."""
         written = self.bring_file(UNIT_PATH, _firewall.unit(self.nft or NFT))
-        state = _host.unit_state(self.module.run_command, _firewall.UNIT)
+        self.bring_file(DROPIN_PATH, _firewall.dropin(self.nft or NFT))
+        state, flusher = (_host.unit_state(self.module.run_command, unit) for unit in (_firewall.UNIT, FLUSHER))
         enabled, active = state.get("UnitFileState") == "enabled", state.get("ActiveState") == "active"
+        stale = "yes" in (state.get("NeedDaemonReload"), flusher.get("NeedDaemonReload"))
         if not enabled:
             self.differences.append(f"{_firewall.UNIT} is not enabled")
         if not active:
             self.differences.append(f"{_firewall.UNIT} is not active")
         if self.module.check_mode:
             return
-        if written or state.get("NeedDaemonReload") == "yes":
+        # Not for difference's sake alone: systemd reads what a run that died has written.
+        if stale or written or not enabled or DROPIN_PATH not in flusher.get("DropInPaths", ""):
             self.run("systemctl", "daemon-reload")
         if written or not enabled:
             # Again, as the links may be those of a former text.
@@ -266,28 +273,27 @@ class Firewall:
             self.run("systemctl", "restart", _firewall.UNIT)
 
     def take_away(self) -> None:
-        """Take table, file and unit away. Raises Refused and OSError."""
+        """Take table, files and unit away. Raises RefusedError and OSError."""
         before = self.table()
-        unit = _host.unit_state(self.module.run_command, _firewall.UNIT)
-        known = os.path.exists(UNIT_PATH) or unit.get("LoadState", "not-found") not in ("not-found", "unknown")
-        if known:
-            self.differs(f"{_firewall.UNIT} is there", read(UNIT_PATH), "", UNIT_PATH)
-        if os.path.exists(_firewall.RULES_PATH):
-            self.differs(f"{_firewall.RULES_PATH} is there", read(_firewall.RULES_PATH), "", _firewall.RULES_PATH)
+        there = [path for path in (UNIT_PATH, DROPIN_PATH, _firewall.RULES_PATH) if os.path.lexists(path)]
+        for path in there:
+            self.differs(f"{path} is there", read(path), "", path)
         if before:
             self.differs(f"the table {TABLE} is there", before, "", f"table {TABLE}")
         if self.module.check_mode:
             return
-        # The unit first: it would load the table again with the next reload of nftables.service.
-        if known:
+        # What would load the table again goes first.
+        if UNIT_PATH in there:
             self.run("systemctl", "disable", "--now", _firewall.UNIT)
-            _release.remove(UNIT_PATH)
+        for path in there:
+            _release.remove(path)
+        if UNIT_PATH in there or DROPIN_PATH in there:
             self.run("systemctl", "daemon-reload")
             self.module.run_command(["systemctl", "reset-failed", _firewall.UNIT])
-        _release.remove(_firewall.RULES_PATH)
-        folder = os.path.dirname(_firewall.RULES_PATH)
-        if os.path.isdir(folder) and not os.listdir(folder):
-            os.rmdir(folder)
+        for folder in (os.path.dirname(DROPIN_PATH), os.path.dirname(_firewall.RULES_PATH)):
+            # Where it holds what others laid there, it stays.
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
         if before:
             self.run(self.nft, "delete", "table", _firewall.FAMILY, _firewall.TABLE)
 
@@ -335,7 +341,7 @@ def main() -> None:
         others = host.others()
     except _firewall.FirewallError as error:
         module.fail_json(msg=str(error))
-    except (Refused, OSError) as error:
+    except (RefusedError, OSError) as error:
         module.fail_json(msg=str(error), differences=host.differences, in_force=False)
     for warning in (*firewall.warnings, *(_firewall.beside(others) if module.params["state"] == "present" else ())):
         module.warn(warning)
