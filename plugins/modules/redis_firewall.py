@@ -343,7 +343,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except (RefusedError, OSError) as error:
         module.fail_json(msg=str(error), differences=host.differences, in_force=False)
-    for warning in (*firewall.warnings, *(_firewall.beside(others) if module.params["state"] == "present" else ())):
+    beside = _firewall.beside(others) if module.params["state"] == "present" else []
+    for warning in (*firewall.notes, *firewall.warnings, *beside):
         module.warn(warning)
     result: dict[str, Any] = {
         "changed": bool(host.differences),

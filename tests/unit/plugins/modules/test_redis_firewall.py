@@ -211,9 +211,12 @@ def test_a_port_that_the_server_leaves_stays_guarded(host: Host) -> None:
 def test_what_is_active_beside_it_is_told(host: Host, tmp_path: Path) -> None:
     host.units["firewalld.service"] = host.units["ufw.service"] = {"ActiveState": "active"}
     (tmp_path / "ufw.conf").write_text("ENABLED=no\n")
-    found = host(allowed_cidrs=["0.0.0.0/0"])
+    found = host(allowed_cidrs=["0.0.0.0/0", "10.0.0.0/8"])
     assert found["others"] == ["firewalld"]
-    assert [warning.split(" ")[0] for warning in found["warnings"]] == ["redis_firewall_allowed_cidrs", "firewalld"]
+    merged, open_to_all, beside = found["warnings"]
+    assert "10.0.0.0/8 is merged into 0.0.0.0/0" in merged
+    assert "every IPv4 address reaches Redis" in open_to_all
+    assert beside.startswith("firewalld is active")
     (tmp_path / "ufw.conf").write_text("ENABLED=yes\n")
     assert host()["others"] == ["firewalld", "ufw"]
 
