@@ -14,6 +14,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _acl,
     _build,
     _declaration,
+    _firewall,
     _release,
     _report,
     _settings,
@@ -29,6 +30,7 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
         except (
             _acl.AclError,
             _declaration.DeclarationError,
+            _firewall.FirewallError,
             _release.ReleaseError,
             _settings.SettingError,
         ) as error:
@@ -87,6 +89,11 @@ def only(modules: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
     return [{key: module[key] for key in keys if key in module} for module in modules]
 
 
+def firewall_wanted(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is declared of the firewall, checked. Raises FirewallError with all that is wrong with it."""
+    return _firewall.wanted(declared)._asdict()
+
+
 class FilterModule:
     """Entry point."""
 
@@ -108,6 +115,10 @@ class FilterModule:
             "io_threads": speaking(_settings.io_threads),
             "rename_lines": speaking(_settings.rename_lines),
             "undeclared_users": _acl.undeclared,
-            "report_rows": lambda results, hosts, trials=None: _report.rows(hosts, results, trials),
+            "firewall_wanted": speaking(firewall_wanted),
+            "firewall_peers": speaking(_firewall.peers),
+            "report_rows": lambda results, hosts, trials=None, firewalls=None: _report.rows(
+                hosts, results, trials, firewalls
+            ),
             "report_table": _report.table,
         }

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall
+
 COLUMNS = ("host", "redis", "module", "version", "path", "sha256", "verdict")
 DIGITS = 12
 NO_MODULE = "-"
 
 
 def rows(
-    hosts: Sequence[str], results: Mapping[str, Any], trials: Mapping[str, Any] | None = None
+    hosts: Sequence[str],
+    results: Mapping[str, Any],
+    trials: Mapping[str, Any] | None = None,
+    firewalls: Mapping[str, Any] | None = None,
 ) -> list[dict[str, str]]:
     """Return one row for each module of each host, in the order of I(hosts).
 
     I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached. I(trials) maps
     a host to the result of redis_trial in the same run; what the modules register there goes into their rows.
+    I(firewalls) maps a host to the result of redis_firewall, where it is in use; it goes into each row of the host.
     """
     found: list[dict[str, str]] = []
     for host in hosts:
@@ -45,7 +51,8 @@ def rows(
                 {**_row(host, result.get("server_version", ""), verdict), **registered(tried.get(verdict["name"]))}
                 for verdict in verdicts
             ]
-    return found
+    said = {host: _firewall.summary(result) for host, result in (firewalls or {}).items()}
+    return [{**row, "firewall": said[row["host"]]} if said.get(row["host"]) else row for row in found]
 
 
 def registered(tried: Mapping[str, Any] | None) -> dict[str, str]:
@@ -77,10 +84,12 @@ def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def table(found: Sequence[Mapping[str, str]]) -> str:
-    """Return the rows as a text table, with what differs below it."""
+    """Return the rows as a text table, with what differs and each host's firewall below it."""
     widths = {c: max([len(c)] + [len(row[c]) for row in found]) for c in COLUMNS}
     lines = ["  ".join(c.ljust(widths[c]) for c in COLUMNS).rstrip()]
     lines.append("  ".join("-" * widths[c] for c in COLUMNS))
     lines += ["  ".join(row[c].ljust(widths[c]) for c in COLUMNS).rstrip() for row in found]
     lines += [f"{row['host']}, module {row['module']}: {row['differences']}" for row in found if row["differences"]]
+    firewalls = {row["host"]: row["firewall"] for row in found if row.get("firewall")}
+    lines += [f"{host}, firewall: {said}" for host, said in firewalls.items()]
     return "\n".join(lines)

@@ -27,6 +27,11 @@ FILTERS = redis_modules.FilterModule().filters()
             lambda: FILTERS["on_controller"]("none", ["/nowhere"]),
             "there is no none on the controller; looked in /nowhere, ",
         ),
+        (
+            lambda: FILTERS["firewall_wanted"]({"allowed_cidrs": ["10.0.0.1/8"], "ports": [6379]}),
+            "10.0.0.1/8 has bits beyond its mask",
+        ),
+        (lambda: FILTERS["firewall_peers"](["a"], [{}]), "no address is known of a"),
     ],
 )
 def test_a_wrong_input_reaches_the_operator_in_words(call: Any, message: str) -> None:
@@ -38,6 +43,8 @@ def test_what_is_right_comes_through() -> None:
     assert FILTERS["declared_modules"]([{"name": "a", "src": "x"}], "/m")[0]["path"] == "/m/a.so"
     assert FILTERS["extra_lines"]({"hz": 20}, []) == ["hz 20"]
     assert FILTERS["io_threads"]("auto", 8, "7.0.15") == 6
+    assert FILTERS["firewall_wanted"]({"allowed_cidrs": ["10.0.0.0/8"], "ports": [6379]})["ports"] == (6379,)
+    assert FILTERS["firewall_peers"](["10.0.0.1"], [{}]) == ["10.0.0.1"]
     assert FILTERS["conf_line"]("bind", ["a", "b c"]) == 'bind a "b c"'
     assert FILTERS["module_lines"](FILTERS["declared_modules"]([{"name": "a", "src": "x"}], "/m")) == [
         "loadmodule /m/a.so"

@@ -91,5 +91,13 @@ def test_the_table_has_columns_and_the_differences_below() -> None:
     ]
 
 
+def test_what_the_firewall_says_goes_into_each_row_of_its_host_and_below_the_table_once() -> None:
+    results = {"a": {"verdicts": [SENSOR, {**SENSOR, "name": "other"}]}, "b": {"verdicts": [SENSOR]}}
+    firewalls = {"a": {"failed": True, "msg": "nft is gone"}, "b": {"skipped": True}}
+    rows = _report.rows(["a", "b"], results, None, firewalls)
+    assert [row.get("firewall") for row in rows] == ["unknown: nft is gone", "unknown: nft is gone", None]
+    assert _report.table(rows).splitlines()[5:] == ["a, firewall: unknown: nft is gone"]
+
+
 def test_an_empty_table_has_its_head() -> None:
     assert _report.table([]).splitlines()[0].split() == list(_report.COLUMNS)
