@@ -14,13 +14,14 @@ NO_MODULE = "-"
 
 def rows(
     hosts: Sequence[str], results: Mapping[str, Any], trials: Mapping[str, Any] | None = None
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Return one row for each module of each host, in the order of I(hosts).
 
     I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached. I(trials) maps
-    a host to the result of redis_trial in the same run; what the modules register there goes into their rows.
+    a host to the result of redis_trial in the same run; what the modules register there goes into their rows. Each row
+    has its host's exposure as a number, None where it is not known.
     """
-    found: list[dict[str, str]] = []
+    found: list[dict[str, Any]] = []
     for host in hosts:
         result = results.get(host) or {}
         verdicts = result.get("verdicts")
@@ -45,7 +46,7 @@ def rows(
                 {**_row(host, result.get("server_version", ""), verdict), **registered(tried.get(verdict["name"]))}
                 for verdict in verdicts
             ]
-    return found
+    return [{**row, "exposure": (results.get(row["host"]) or {}).get("exposure")} for row in found]
 
 
 def registered(tried: Mapping[str, Any] | None) -> dict[str, str]:
@@ -76,11 +77,15 @@ def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def table(found: Sequence[Mapping[str, str]]) -> str:
+def table(found: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a text table, with what differs below it."""
     widths = {c: max([len(c)] + [len(row[c]) for row in found]) for c in COLUMNS}
     lines = ["  ".join(c.ljust(widths[c]) for c in COLUMNS).rstrip()]
     lines.append("  ".join("-" * widths[c] for c in COLUMNS))
     lines += ["  ".join(row[c].ljust(widths[c]) for c in COLUMNS).rstrip() for row in found]
     lines += [f"{row['host']}, module {row['module']}: {row['differences']}" for row in found if row["differences"]]
+    exposures = {row["host"]: row["exposure"] for row in found if row.get("exposure") is not None}
+    if exposures:
+        told = ", ".join(f"{host} {exposure}" for host, exposure in exposures.items())
+        lines.append(f"exposure of the service (systemd-analyze security, 0 to 10): {told}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ description:
   - Replaces each file by rename where what it says differs from what is wanted; comments and quoting alone are no
     difference. The drop-in is checked by C(systemd-analyze verify) first. For redis.conf, run
     M(edgeops.redis_modules.redis_trial) first.
+  - Where SELinux is on, lets Redis listen on the ports that O(conf) names, by C(semanage port).
   - A redis.conf that was not written by this collection is kept beside it once, as C(redis.conf.before-edgeops).
   - Does not restart or reload anything; M(edgeops.redis_modules.redis_service) does.
   - Fails, with nothing written, where the server would start without its data, as its RDB lies elsewhere.
@@ -69,6 +70,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+selinux:
+  description: What SELinux was told, or would be in check mode.
+  returned: always
+  type: list
+  elements: str
+  sample: [semanage port -a -t redis_port_t -p tcp 7000]
 written:
   description: The files that were written, or would be in check mode.
   returned: always
@@ -86,7 +93,14 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _plan, _release, _unit
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _conf,
+    _host,
+    _plan,
+    _release,
+    _selinux,
+    _unit,
+)
 
 MARK = "edgeops.redis_modules"
 BACKUP_SUFFIX = ".before-edgeops"
@@ -152,8 +166,10 @@ def main() -> None:
     params = module.params
     conf_path, dropin_path, mode = params["conf_path"], params["dropin_path"], int(params["mode"], 8)
     try:
-        dropin = _unit.completed(params["dropin"], params["unit"], _conf.parse(params["conf"]))
-    except _conf.ConfError as error:
+        directives = _conf.parse(params["conf"])
+        dropin = _unit.completed(params["dropin"], params["unit"], directives)
+        told = _selinux.of_ports(module.run_command, _conf.listening_ports(directives))
+    except (_conf.ConfError, _selinux.SelinuxError) as error:
         module.fail_json(msg=f"redis.conf: {error}; {conf_path} is as before")
     before: dict[str, str | None] = {conf_path: read(conf_path), dropin_path: read(dropin_path)}
     unit = _host.unit_state(module.run_command, params["unit"])
@@ -175,7 +191,8 @@ def main() -> None:
     if before[dropin_path] != dropin or not right_access(dropin_path, "root", "root", 0o644):
         written.append(dropin_path)
     result = {
-        "changed": bool(written),
+        "changed": bool(written or told),
+        "selinux": [" ".join(command) for command in told],
         "written": written,
         "diff": [
             {
@@ -187,8 +204,9 @@ def main() -> None:
             for path in written
         ],
     }
-    if written and not module.check_mode:
+    if result["changed"] and not module.check_mode:
         try:
+            _selinux.tell(module.run_command, told)
             uid, gid = _release.owner_ids(params["owner"], params["group"])
             found = before[conf_path]
             backup = conf_path + BACKUP_SUFFIX
@@ -201,7 +219,7 @@ def main() -> None:
                 write(dropin_path, params["dropin"], 0, 0, 0o644)
                 write(conf_path, params["conf"], uid, gid, mode)
             write(dropin_path, dropin, 0, 0, 0o644)
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, _selinux.SelinuxError) as error:
             module.fail_json(msg=f"could not write the configuration: {error}")
     module.exit_json(**result)
 
