@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from typing import Callable, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host
@@ -101,7 +102,7 @@ def port_commands(wanted: Sequence[int], known: Sequence[Port]) -> list[list[str
 
 def _asked(run: _host.Run, command: list[str]) -> str:
     try:
-        code, out, err = run(command, environ_update={"LC_ALL": "C"})
+        code, out, err = run(command, environ_update={"LC_ALL": "C"}, handle_exceptions=False)
     except OSError as error:
         code, out, err = 127, "", str(error)
     if code != 0:
@@ -111,9 +112,12 @@ def _asked(run: _host.Run, command: list[str]) -> str:
     return out
 
 
-def of_folder(run: _host.Run, folder: str) -> list[list[str]]:
-    """Return the commands that the module folder needs; none where SELinux is off. Raises SelinuxError."""
-    if not enabled():
+def of_folder(run: _host.Run, folder: str, forecast: bool = False) -> list[list[str]]:
+    """Return the commands that the module folder needs; none where SELinux is off. Raises SelinuxError.
+
+    A forecast, before the tools are installed, has none.
+    """
+    if not enabled() or (forecast and not shutil.which("semanage")):
         return []
     by_policy = type_of(_asked(run, ["matchpathcon", "-n", os.path.join(folder, "module.so")]))
     try:
@@ -125,9 +129,11 @@ def of_folder(run: _host.Run, folder: str) -> list[list[str]]:
     return folder_commands(folder, by_policy, actual, local)
 
 
-def of_ports(run: _host.Run, wanted: Sequence[int]) -> list[list[str]]:
+def of_ports(run: _host.Run, wanted: Sequence[int], forecast: bool = False) -> list[list[str]]:
     """Return the commands that Redis' ports need; none where SELinux is off. Raises SelinuxError."""
-    return port_commands(wanted, ports(_asked(run, ["semanage", "port", "-l"]))) if enabled() and any(wanted) else []
+    if not enabled() or not any(wanted) or (forecast and not shutil.which("semanage")):
+        return []
+    return port_commands(wanted, ports(_asked(run, ["semanage", "port", "-l"])))
 
 
 def tell(run: _host.Run, commands: Sequence[list[str]]) -> None:

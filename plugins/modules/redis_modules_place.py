@@ -162,7 +162,7 @@ class Placer:
 
     def label_folder(self) -> None:
         """Let SELinux, where it is on, have the folder's files run; new files get the type of their folder."""
-        for command in _selinux.of_folder(self.module.run_command, self.folder):
+        for command in _selinux.of_folder(self.module.run_command, self.folder, self.module.check_mode):
             self.note(f"told SELinux: {' '.join(command)}", "", " ".join(command) + "\n")
             if not self.module.check_mode:
                 _selinux.tell(self.module.run_command, [command])

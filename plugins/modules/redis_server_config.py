@@ -168,7 +168,7 @@ def main() -> None:
     try:
         directives = _conf.parse(params["conf"])
         dropin = _unit.completed(params["dropin"], params["unit"], directives)
-        told = _selinux.of_ports(module.run_command, _conf.listening_ports(directives))
+        told = _selinux.of_ports(module.run_command, _conf.listening_ports(directives), module.check_mode)
     except (_conf.ConfError, _selinux.SelinuxError) as error:
         module.fail_json(msg=f"redis.conf: {error}; {conf_path} is as before")
     before: dict[str, str | None] = {conf_path: read(conf_path), dropin_path: read(dropin_path)}

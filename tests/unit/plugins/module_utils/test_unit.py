@@ -66,3 +66,16 @@ def test_systemd_sees_the_units_own_file_and_the_drop_in_and_nothing_is_left(
     assert _unit.faults(run, "redis-server.service", str(fragment), DROPIN) == ["drop-in:2: bad"]
     assert seen == [(["systemd-analyze", "verify"], "redis-server.service", fragment.read_text(), DROPIN)]
     assert not os.path.exists(work)
+
+
+@pytest.mark.parametrize(
+    ("output", "exposure"),
+    [
+        ("→ Overall exposure level for redis-server.service: 4.1 OK 🙂\n", 4.1),
+        ("-> Overall exposure level for redis-server.service: 10.0 DANGEROUS :-{\n", 10.0),
+        ("Failed to get unit\n", None),
+        ("", None),
+    ],
+)
+def test_the_overall_exposure_is_read(output: str, exposure: float | None) -> None:
+    assert _unit.overall_exposure(output) == exposure
