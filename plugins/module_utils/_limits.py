@@ -85,12 +85,13 @@ def below(path: str, places: Sequence[str]) -> bool:
     return any(os.path.normpath(path).startswith(place.rstrip("/") + "/") for place in places)
 
 
-def folder_lines(folder: str, systemd: int, writable: Sequence[str], hardened: bool) -> list[str]:
+def folder_lines(folder: str, systemd: int, writable: Sequence[str]) -> list[str]:
     """Return the lines that let the server run code from the module folder, and change nothing in it.
 
-    Below what is read-only anyway, systemd drops a ReadOnlyPaths=, and the ExecPaths= of the same path with it.
+    Below what is read-only anyway, systemd drops a ReadOnlyPaths= and the ExecPaths= of the same path with it; with
+    ExecPaths= alone, the folder is writable there. A bind mount is dropped by none.
     """
-    lines = [f"ReadOnlyPaths=-{folder}"] if below(folder, writable) or not hardened else []
+    lines = [f"{'ReadOnlyPaths' if below(folder, writable) else 'BindReadOnlyPaths'}=-{folder}"]
     return lines + ([f"ExecPaths=-{folder}"] if systemd >= 248 else [])
 
 
@@ -217,7 +218,7 @@ def dropin_lines(service: Mapping[str, Any], systemd: int, online: str = "") -> 
     hardened = str(service["hardening"]).lower() in ("true", "yes", "1")
     writable = written_places(service["dir"], service["conf_path"], service["files"])
     lines = ["# The server may run code from the module folder, and change nothing in it."]
-    lines += folder_lines(service["modules_dir"], systemd, writable, hardened)
+    lines += folder_lines(service["modules_dir"], systemd, writable)
     if hardened:
         lines.append("# It may write where its own files lie, and do what Redis needs.")
         lines += hardening_lines(systemd, writable)

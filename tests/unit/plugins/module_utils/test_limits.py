@@ -143,18 +143,18 @@ def test_the_server_writes_where_its_files_lie() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "systemd", "hardened", "lines"),
+    ("folder", "systemd", "lines"),
     [
-        ("/var/lib/redis/modules", 247, True, ["ReadOnlyPaths"]),
-        ("/var/lib/redis/modules", 252, True, ["ReadOnlyPaths", "ExecPaths"]),
-        # Below what is read-only anyway, systemd would drop both.
-        ("/opt/redis/modules", 252, True, ["ExecPaths"]),
-        ("/var/lib/redis-modules", 252, True, ["ExecPaths"]),
-        ("/opt/redis/modules", 252, False, ["ReadOnlyPaths", "ExecPaths"]),
+        ("/var/lib/redis/modules", 247, ["ReadOnlyPaths"]),
+        ("/var/lib/redis/modules", 252, ["ReadOnlyPaths", "ExecPaths"]),
+        # Below what is read-only anyway, systemd would drop both of the above.
+        ("/opt/redis/modules", 247, ["BindReadOnlyPaths"]),
+        ("/opt/redis/modules", 252, ["BindReadOnlyPaths", "ExecPaths"]),
+        ("/var/lib/redis-modules", 252, ["BindReadOnlyPaths", "ExecPaths"]),
     ],
 )
-def test_the_module_folder_is_read_only_and_runs(folder: str, systemd: int, hardened: bool, lines: list[str]) -> None:
-    made = _limits.folder_lines(folder, systemd, ["/var/lib/redis"], hardened)
+def test_the_module_folder_is_read_only_and_runs(folder: str, systemd: int, lines: list[str]) -> None:
+    made = _limits.folder_lines(folder, systemd, ["/var/lib/redis"])
     assert made == [f"{key}=-{folder}" for key in lines]
 
 
