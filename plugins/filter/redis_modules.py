@@ -9,12 +9,14 @@ import os
 from typing import Any, Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _acl,
     _build,
     _declaration,
     _firewall,
+    _limits,
     _release,
     _report,
     _settings,
@@ -94,6 +96,18 @@ def firewall_wanted(declared: Mapping[str, Any]) -> dict[str, Any]:
     return _firewall.wanted(declared)._asdict()
 
 
+def io_threads(wanted: Any, cores: int, version: str, limits: Mapping[str, Any] | None = None) -> int:
+    """Return the number of I/O threads for the cores that the service gets. Raises SettingError."""
+    return _settings.io_threads(wanted, _limits.usable_cores(cores, limits or {}), version)
+
+
+def limit_lines(limits: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the drop-in for the limits, and warn of what may end badly."""
+    for warning in _limits.limit_warnings(limits):
+        Display().warning(warning)
+    return _limits.limit_lines(limits)
+
+
 class FilterModule:
     """Entry point."""
 
@@ -112,7 +126,6 @@ class FilterModule:
             "conf_line": _settings.conf_line,
             "module_lines": _settings.module_lines,
             "extra_lines": speaking(_settings.extra_lines),
-            "io_threads": speaking(_settings.io_threads),
             "rename_lines": speaking(_settings.rename_lines),
             "undeclared_users": _acl.undeclared,
             "firewall_wanted": speaking(firewall_wanted),
@@ -120,5 +133,8 @@ class FilterModule:
             "report_rows": lambda results, hosts, trials=None, firewalls=None: _report.rows(
                 hosts, results, trials, firewalls
             ),
+            "io_threads": speaking(io_threads),
+            "limit_lines": speaking(limit_lines),
+            "dropin_lines": speaking(_limits.dropin_lines),
             "report_table": _report.table,
         }

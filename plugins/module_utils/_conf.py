@@ -312,6 +312,16 @@ def aof_paths(directives: Sequence[Directive]) -> list[str]:
     return [posixpath.join(folder, name), posixpath.join(folder, subfolder, name + ".manifest")]
 
 
+def listening_ports(directives: Sequence[Directive]) -> list[int]:
+    """Return the TCP ports that a server with these directives listens on; a cluster's node talks on a second one."""
+    texts = (value(directives, "port", "6379"), value(directives, "tls-port", "0"))
+    found = [int(text) for text in texts if text.isdigit() and int(text)]
+    if found and value(directives, "cluster-enabled", "no") == "yes":
+        bus = value(directives, "cluster-port", "0")
+        found.append(int(bus) if bus.isdigit() and int(bus) else found[0] + 10000)
+    return found
+
+
 def renamed_command(directives: Iterable[Directive], command: str) -> str:
     """Return the name under which I(command) can be called; empty where it was taken away."""
     name = command

@@ -239,8 +239,17 @@ def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> li
     return found
 
 
+def online_cpus() -> str:
+    """Return the CPUs that the kernel runs on, as C(0-3); empty where it does not tell."""
+    try:
+        with open("/sys/devices/system/cpu/online", encoding="utf-8") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
 def facts_of_platform() -> dict[str, Any]:
-    """Return what a binary depends on here: architecture, libc and its version, and the number of cores."""
+    """Return what a binary depends on here: architecture, libc and its version, and the cores."""
     uname = os.uname()
     try:
         libc = os.confstr("CS_GNU_LIBC_VERSION") or "unknown"
@@ -250,4 +259,10 @@ def facts_of_platform() -> dict[str, Any]:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
         cores = os.cpu_count() or 1
-    return {"architecture": uname.machine, "libc": libc, "kernel": uname.release, "cores": cores}
+    return {
+        "architecture": uname.machine,
+        "libc": libc,
+        "kernel": uname.release,
+        "cores": cores,
+        "online_cpus": online_cpus(),
+    }

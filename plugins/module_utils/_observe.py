@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _plan
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _access, _client, _host, _plan, _release
 
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -36,13 +37,45 @@ def is_local(params: Mapping[str, Any]) -> bool:
     return bool(params.get("login_unix_socket")) or str(params.get("login_host")).startswith(LOOPBACK)
 
 
-def verdicts(seen: Running, wanted: Sequence[_plan.Wanted]) -> list[_plan.Verdict]:
+class Folder(NamedTuple):
+    """The module folder as it has to be: I(path) is empty where nobody asks. I(user) is the service's."""
+
+    path: str = ""
+    group: str = ""
+    user: str = ""
+    data_folder: str = ""
+
+
+NO_FOLDER = Folder()
+
+
+def access(wanted: Sequence[_plan.Wanted], folder: Folder) -> dict[str, list[str]]:
+    """Return what is wrong with who can change each module's file or put another in its place, by its path."""
+    of_folder: list[str] = []
+    if folder.path:
+        of_folder = _access.folder_differences(_access.look(folder.path), folder.group)
+        of_folder += _access.place_faults(folder.path, folder.user, folder.data_folder, _release.INNER)
+    return {
+        w.path: _access.differences(_access.look(w.path))
+        + (of_folder if os.path.dirname(w.path) == os.path.normpath(folder.path or "/") else [])
+        for w in wanted
+    }
+
+
+def verdicts(seen: Running, wanted: Sequence[_plan.Wanted], folder: Folder = NO_FOLDER) -> list[_plan.Verdict]:
     """Judge each wanted module against the running server and the files of this host."""
     loaded = {module.name: module for module in seen.modules}
     images = _host.live_images(seen.pid, [w.path for w in wanted]) if seen.pid else {}
-    return [_plan.judge(w, loaded.get(w.name), _host.file_state(w.path), images.get(w.path)) for w in wanted]
+    found = access(wanted, folder)
+    return [
+        _plan.judge(w, loaded.get(w.name), _host.file_state(w.path), images.get(w.path), access=found[w.path])
+        for w in wanted
+    ]
 
 
-def verdicts_without_server(wanted: Sequence[_plan.Wanted]) -> list[_plan.Verdict]:
+def verdicts_without_server(wanted: Sequence[_plan.Wanted], folder: Folder = NO_FOLDER) -> list[_plan.Verdict]:
     """Judge each wanted module where no server answers."""
-    return [_plan.judge(w, None, _host.file_state(w.path), None, server_runs=False) for w in wanted]
+    found = access(wanted, folder)
+    return [
+        _plan.judge(w, None, _host.file_state(w.path), None, server_runs=False, access=found[w.path]) for w in wanted
+    ]

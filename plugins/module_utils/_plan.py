@@ -63,11 +63,12 @@ def judge(
     on_disk: FileState | None,
     live: LiveImage | None,
     server_runs: bool = True,
+    access: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on one declared module.
 
     I(loaded) is its line of MODULE LIST, I(on_disk) what lies at the wanted path, I(live) what the server has
-    mapped from there; each None where there is none.
+    mapped from there; each None where there is none. I(access) is what was found wrong with who can change it.
     """
     differences: list[str] = []
     if wanted.state == "absent":
@@ -76,6 +77,7 @@ def judge(
         differences.append(f"no file at {wanted.path}")
     else:
         differences += file_differences(wanted, on_disk)
+    differences += access
     drifted = bool(differences)
     stale = live is not None and on_disk is not None and is_stale(live, on_disk)
     if not server_runs:

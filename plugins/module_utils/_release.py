@@ -31,6 +31,9 @@ RELEASES = ".releases"
 STAGED = ".trial"
 """The folder in the module folder where files lie for the time of a trial."""
 
+INNER = (RELEASES, STAGED)
+"""What lies in the module folder beside the modules, made by root alone."""
+
 FOLDER_MODE = 0o755
 """The service's user has to get through each folder to what it may read."""
 

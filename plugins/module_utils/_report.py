@@ -19,14 +19,15 @@ def rows(
     results: Mapping[str, Any],
     trials: Mapping[str, Any] | None = None,
     firewalls: Mapping[str, Any] | None = None,
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Return one row for each module of each host, in the order of I(hosts).
 
     I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached. I(trials) maps
     a host to the result of redis_trial in the same run; what the modules register there goes into their rows.
     I(firewalls) maps a host to the result of redis_firewall, where it is in use; it goes into each row of the host.
+    Each row has its host's exposure as a number, None where it is not known.
     """
-    found: list[dict[str, str]] = []
+    found: list[dict[str, Any]] = []
     for host in hosts:
         result = results.get(host) or {}
         verdicts = result.get("verdicts")
@@ -51,8 +52,12 @@ def rows(
                 {**_row(host, result.get("server_version", ""), verdict), **registered(tried.get(verdict["name"]))}
                 for verdict in verdicts
             ]
-    said = {host: _firewall.summary(result) for host, result in (firewalls or {}).items()}
-    return [{**row, "firewall": said[row["host"]]} if said.get(row["host"]) else row for row in found]
+    for row in found:
+        row["exposure"] = (results.get(row["host"]) or {}).get("exposure")
+        said = _firewall.summary((firewalls or {}).get(row["host"]) or {})
+        if said:
+            row["firewall"] = said
+    return found
 
 
 def registered(tried: Mapping[str, Any] | None) -> dict[str, str]:
@@ -83,8 +88,8 @@ def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def table(found: Sequence[Mapping[str, str]]) -> str:
-    """Return the rows as a text table, with what differs and each host's firewall below it."""
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a text table, with what differs, each host's firewall and its exposure below it."""
     widths = {c: max([len(c)] + [len(row[c]) for row in found]) for c in COLUMNS}
     lines = ["  ".join(c.ljust(widths[c]) for c in COLUMNS).rstrip()]
     lines.append("  ".join("-" * widths[c] for c in COLUMNS))
@@ -92,4 +97,8 @@ def table(found: Sequence[Mapping[str, str]]) -> str:
     lines += [f"{row['host']}, module {row['module']}: {row['differences']}" for row in found if row["differences"]]
     firewalls = {row["host"]: row["firewall"] for row in found if row.get("firewall")}
     lines += [f"{host}, firewall: {said}" for host, said in firewalls.items()]
+    exposures = {row["host"]: row["exposure"] for row in found if row.get("exposure") is not None}
+    if exposures:
+        told = ", ".join(f"{host} {exposure}" for host, exposure in exposures.items())
+        lines.append(f"exposure of the service (systemd-analyze security, 0 to 10): {told}")
     return "\n".join(lines)

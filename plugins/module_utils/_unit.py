@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from typing import Sequence
@@ -106,3 +107,17 @@ def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
 def telling_lines(output: str, path: str) -> list[str]:
     """Return the lines of systemd-analyze verify that are about the drop-in: it also tells of other units."""
     return [line.replace(path, "drop-in") for line in output.splitlines() if path in line]
+
+
+def exposure(run: _host.Run, unit: str) -> float | None:
+    """Return how exposed systemd finds the unit, 0.0 to 10.0, by its own settings; None where it does not tell."""
+    _code, out, _err = run(
+        ["systemd-analyze", "security", "--no-pager", unit], environ_update={"LC_ALL": "C", "SYSTEMD_COLORS": "0"}
+    )
+    return overall_exposure(out)
+
+
+def overall_exposure(output: str) -> float | None:
+    """Return the number in the last line of systemd-analyze security, as C(Overall exposure level for X: 1.1 OK)."""
+    match = re.search(r"Overall exposure level for \S+: (\d+\.\d+)", output)
+    return float(match.group(1)) if match else None

@@ -13,6 +13,8 @@ version_added: 0.1.0
 description:
   - Compares what is declared with what the running server reports, with the file on disk and with the live image.
   - Fails with each difference by name, and with the server's own last log lines where it does not answer.
+  - A file or folder that others can change is a difference too - by an ACL, by another name of the same file, by the
+    owner or mode of a folder above - and so is what keeps root from mending it, as C(chattr +i).
   - Changes nothing.
 author:
   - edgeops contributors (@edgeops)
@@ -56,6 +58,19 @@ options:
   mode:
     description: The mode that each file must have, as V(0555).
     type: str
+  folder:
+    description:
+      - The module folder. Where it is given, it must be root's own, of the group O(group) and mode V(0755), and nobody
+        but root may be able to write a folder above it.
+    type: path
+  user:
+    description: The user that the service runs as.
+    type: str
+    default: redis
+  data_folder:
+    description: The service's own data folder, which may belong to O(user) although O(folder) lies in it.
+    type: path
+    default: /var/lib/redis
   exclusive:
     description: Whether a module that runs without being declared is a failure; the server's built-in ones never are.
     type: bool
@@ -110,6 +125,13 @@ server_version:
   returned: always
   type: str
   sample: 7.0.15
+exposure:
+  description:
+    - The overall exposure of the service, from V(0.0) to V(10.0), as C(systemd-analyze security) has it; V(null) where
+      it tells none.
+  returned: always
+  type: float
+  sample: 1.1
 error:
   description: Why no server answered; empty where one did.
   returned: always
@@ -155,7 +177,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _observe, _plan, _unit
 
 
 def wanted_modules(params: dict[str, Any]) -> list[_plan.Wanted]:
@@ -204,6 +226,9 @@ def main() -> None:
             "owner": {"type": "str"},
             "group": {"type": "str"},
             "mode": {"type": "str"},
+            "folder": {"type": "path"},
+            "user": {"type": "str", "default": "redis"},
+            "data_folder": {"type": "path", "default": "/var/lib/redis"},
             "exclusive": {"type": "bool", "default": True},
             "fail": {"type": "bool", "default": True},
             "unit": {"type": "str", "default": "redis-server.service"},
@@ -214,20 +239,23 @@ def main() -> None:
     )
     if _client.REDIS_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("redis"), exception=_client.REDIS_IMPORT_ERROR)
-    wanted = wanted_modules(module.params)
-    result: dict[str, Any] = {"changed": False, "error": "", "server_version": ""}
+    params = module.params
+    wanted = wanted_modules(params)
+    folder = _observe.Folder(params["folder"] or "", params["group"] or "", params["user"], params["data_folder"])
+    exposure = _unit.exposure(module.run_command, params["unit"])
+    result: dict[str, Any] = {"changed": False, "error": "", "server_version": "", "exposure": exposure}
     try:
         client = _client.connect(module.params)
         seen = _observe.running(client, module.params)
         client.close()
     except _client.ServerError as error:
-        verdicts = _observe.verdicts_without_server(wanted)
+        verdicts = _observe.verdicts_without_server(wanted, folder)
         result.update(
             error=str(error),
             log=_host.log_excerpt(module.run_command, module.params["unit"], module.params["logfile"]),
         )
     else:
-        verdicts = _observe.verdicts(seen, wanted)
+        verdicts = _observe.verdicts(seen, wanted, folder)
         result["server_version"] = seen.info.get("redis_version", "")
         if module.params["exclusive"]:
             verdicts += strangers(seen, wanted)

@@ -91,6 +91,10 @@ host:
       description: Cores that a process here may use.
       type: int
       sample: 4
+    online_cpus:
+      description: The CPUs that the kernel runs on; empty where it does not tell.
+      type: str
+      sample: 0-3
     systemd:
       description: The version of systemd; 0 where it is not known.
       type: int

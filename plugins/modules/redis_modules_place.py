@@ -13,6 +13,10 @@ version_added: 0.1.0
 description:
   - Puts each artifact at its path in the module folder, or takes it away, without ever writing a file in place,
     as a running server dies when its mapped file changes under it.
+  - Takes an ACL or a bit of C(chattr) off the folder and off each file that it places, and makes a file with a second
+    name (a hard link) one of its own.
+  - Where SELinux is on, gives the folder a type that Redis may run code from (C(lib_t)), by C(semanage) and
+    C(restorecon).
   - The file that was there before is kept in C(.releases/NAME/) in the module folder.
   - Does not restart anything.
 author:
@@ -92,12 +96,11 @@ releases:
 
 import os
 import re
-import stat
-from typing import Any
+from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _access, _host, _release, _selinux
 
 
 class Placer:
@@ -123,9 +126,9 @@ class Placer:
         """Return the mode, or fail where a server could not load a file that has it, or others could write it."""
         text = self.module.params["mode"]
         mode = int(text, 8) if re.fullmatch("[0-7]{3,4}", text) else 0
-        if mode & 0o500 != 0o500 or mode & 0o022:
+        if mode & 0o500 != 0o500 or mode & 0o7022:
             self.module.fail_json(
-                msg=f"mode {text} must let its owner read and execute, and nobody but its owner write; "
+                msg=f"mode {text} must let its owner read and execute, nobody but its owner write, and be no setuid; "
                 'write it in quotes, as "0555", for YAML reads 0555 as another number'
             )
         return mode
@@ -139,22 +142,30 @@ class Placer:
     def ensure_folder(self) -> None:
         """Make the folder, root's own, or mend its owner and mode."""
         wanted = f"{self.folder} root:{self.module.params['group']} {_release.FOLDER_MODE:04o}\n"
-        try:
-            found = os.stat(self.folder)
-        except FileNotFoundError:
+        found = _access.look(self.folder)
+        if found is None:
             self.note(f"made the folder {self.folder}", f"{self.folder} absent\n", wanted)
             if not self.module.check_mode:
                 _release.make_folders(self.folder)
+        elif found.kind != "folder":
+            self.module.fail_json(msg=f"the module folder: {_access.differences(found)[0]}", placed=self.done)
         else:
-            if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, self.gid, _release.FOLDER_MODE):
+            said = _access.differences(found)
+            if not said and not _access.folder_differences(found, self.module.params["group"]):
                 return
-            have = (
-                f"{_host.owner_name(found.st_uid)}:{_host.group_name(found.st_gid)} {stat.S_IMODE(found.st_mode):04o}"
-            )
+            have = ", ".join([f"{found.owner}:{found.group} {found.mode:04o}", *said])
             self.note(f"mended the folder {self.folder}, which was {have}", f"{self.folder} {have}\n", wanted)
         if not self.module.check_mode:
+            _access.plain(self.folder)
             os.chown(self.folder, 0, self.gid)
             os.chmod(self.folder, _release.FOLDER_MODE)
+
+    def label_folder(self) -> None:
+        """Let SELinux, where it is on, have the folder's files run; new files get the type of their folder."""
+        for command in _selinux.of_folder(self.module.run_command, self.folder, self.module.check_mode):
+            self.note(f"told SELinux: {' '.join(command)}", "", " ".join(command) + "\n")
+            if not self.module.check_mode:
+                _selinux.tell(self.module.run_command, [command])
 
     def place(self, entry: dict[str, Any]) -> None:
         """Place one module."""
@@ -180,22 +191,27 @@ class Placer:
             digest,
             os.path.getsize(artifact),
         )
-        if found == wanted:
+        access = _access.look(path)
+        said = _access.differences(access)
+        if found == wanted and not said:
             return
         what = "placed" if found is None or found.sha256 != digest else "mended owner or mode of"
         self.note(
-            f"module {entry['name']}: {what} {digest[: _release.SHORT]} at {path}",
-            line(path, found),
+            "; ".join([f"module {entry['name']}: {what} {digest[: _release.SHORT]} at {path}", *said]),
+            line(path, found, said),
             line(path, wanted),
         )
         if self.module.check_mode:
             return
-        if found is not None and found.sha256 == digest:
+        if access is not None and access.kind == "file":
+            _access.plain(path)
+        # A file with another name is left to that name.
+        if found is not None and found.sha256 == digest and access is not None and access.names == 1:
             # The content stays as it is, so a running server keeps its mapped file and needs no restart.
             os.chown(path, self.uid, self.gid)
             os.chmod(path, self.mode)
             return
-        if found is not None:
+        if found is not None and found.sha256 != digest:
             _release.keep(self.folder, entry["name"], path)
         # A release that is gone back to stays as old as it is; what a rollout places is the newest.
         keep_time = _release.is_kept(self.folder, artifact)
@@ -211,6 +227,7 @@ class Placer:
             f"module {entry['name']}: took {entry['path']} away", line(entry["path"], found), line(entry["path"], None)
         )
         if not self.module.check_mode:
+            _access.free(entry["path"])
             _release.keep(self.folder, entry["name"], entry["path"])
             os.unlink(entry["path"])
             _release.sync_folder(self.folder)
@@ -219,6 +236,7 @@ class Placer:
     def prune(self, entry: dict[str, Any], current: str = "") -> None:
         """Drop the releases beyond the number to keep; never the one with the digest I(current), which is in place."""
         for path in _release.surplus(self.folder, entry["name"], self.module.params["keep"], current):
+            _access.free(path)
             os.unlink(path)
 
     def fail(self, entry: dict[str, Any], why: str) -> None:
@@ -232,11 +250,11 @@ class Placer:
         }
 
 
-def line(path: str, state: _host.FileState | None) -> str:
+def line(path: str, state: _host.FileState | None, said: Sequence[str] = ()) -> str:
     """Return one line of a diff for a file."""
     if state is None:
-        return f"{path} absent\n"
-    return f"{path} {state.owner}:{state.group} {state.mode} sha256:{state.sha256}\n"
+        return f"{path} absent\n" if not said else f"{said[0]}\n"
+    return ", ".join([f"{path} {state.owner}:{state.group} {state.mode} sha256:{state.sha256}", *said]) + "\n"
 
 
 def main() -> None:
@@ -271,12 +289,13 @@ def main() -> None:
     placer = Placer(module)
     try:
         placer.ensure_folder()
+        placer.label_folder()
         for entry in module.params["modules"]:
             if entry["state"] == "absent":
                 placer.take_away(entry)
             else:
                 placer.place(entry)
-    except OSError as error:
+    except (OSError, _selinux.SelinuxError) as error:
         module.fail_json(msg=f"{error}; what was there before is still in place", placed=placer.done)
     module.exit_json(
         changed=bool(placer.done),

@@ -16,6 +16,7 @@ description:
     M(edgeops.redis_modules.redis_trial) first.
   - A redis.conf that the server has rewritten (C(CONFIG REWRITE)) stays as it is where throwaway servers come out the
     same with either. Whom the server follows by now is not compared.
+  - Where SELinux is on, lets Redis listen on the ports that O(conf) names, by C(semanage port).
   - A redis.conf that was not written by this collection is kept beside it once, as C(redis.conf.before-edgeops).
   - Does not restart or reload anything; M(edgeops.redis_modules.redis_service) does.
   - Fails, with nothing written, where the server would start without its data, as its RDB lies elsewhere.
@@ -81,6 +82,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+selinux:
+  description: What SELinux was told, or would be in check mode.
+  returned: always
+  type: list
+  elements: str
+  sample: [semanage port -a -t redis_port_t -p tcp 7000]
 written:
   description: The files that were written, or would be in check mode.
   returned: always
@@ -107,6 +114,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _plan,
     _release,
     _sandbox,
+    _selinux,
     _trial,
     _unit,
 )
@@ -231,7 +239,8 @@ def main() -> None:
     try:
         directives = _conf.parse(params["conf"])
         dropin = _unit.completed(params["dropin"], params["unit"], directives, conf_path)
-    except _conf.ConfError as error:
+        told = _selinux.of_ports(module.run_command, _conf.listening_ports(directives), module.check_mode)
+    except (_conf.ConfError, _selinux.SelinuxError) as error:
         module.fail_json(msg=f"redis.conf: {error}; {conf_path} is as before")
     before = {path: read(path) for path in (conf_path, dropin_path, _unit.KEEPER)}
     unit = _host.unit_state(module.run_command, params["unit"])
@@ -248,7 +257,8 @@ def main() -> None:
     written = differing(module, before, dropin, directives)
     texts = {conf_path: params["conf"], dropin_path: dropin, _unit.KEEPER: _unit.KEEPER_SCRIPT}
     result = {
-        "changed": bool(written),
+        "changed": bool(written or told),
+        "selinux": [" ".join(command) for command in told],
         "written": written,
         "diff": [
             {
@@ -260,8 +270,9 @@ def main() -> None:
             for path in written
         ],
     }
-    if written and not module.check_mode:
+    if result["changed"] and not module.check_mode:
         try:
+            _selinux.tell(module.run_command, told)
             uid, gid = _release.owner_ids(params["owner"], params["group"])
             found = before[conf_path]
             backup = conf_path + BACKUP_SUFFIX
@@ -276,7 +287,7 @@ def main() -> None:
                 write(dropin_path, params["dropin"], 0, 0, 0o644)
                 write(conf_path, params["conf"], uid, gid, mode)
             write(dropin_path, dropin, 0, 0, 0o644)
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, _selinux.SelinuxError) as error:
             module.fail_json(msg=f"could not write the configuration: {error}")
     module.exit_json(**result)
 

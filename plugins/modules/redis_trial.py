@@ -15,6 +15,7 @@ description:
     service, in an empty folder, on a unix socket only, with the given configuration and modules; looks at MODULE LIST;
     ends it. Unlike the service it reaches no network and writes to its own folder alone, so the live server and its
     files are not touched.
+  - Refuses a module folder below one that others than root can write, but for the service's own data folder.
   - Reads each artifact first without running it, so that a damaged file, one for another machine, or one that needs
     what this host does not have is named as such.
   - Sends each module's smoke commands, saves, starts again, and asks again what only reads.
@@ -250,6 +251,7 @@ from typing import Any, Iterator, NoReturn, Sequence
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _access,
     _calls,
     _client,
     _conf,
@@ -261,6 +263,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _rehearsal,
     _release,
     _sandbox,
+    _selinux,
     _smoke,
     _trial,
     _unit,
@@ -285,6 +288,7 @@ class Rehearsal:
     def run(self) -> dict[str, Any]:
         """Run all of it and return the result. Raises TrialError, OSError, KeyError and SandboxError."""
         _rehearsal.refuse(version_faults(self.version, self.params["minimum_version"], self.modules))
+        _rehearsal.refuse(self.place_faults())
         self.inspect()
         _rehearsal.refuse(dropin_faults(self.module))
         with self.staged() as modules:
@@ -299,6 +303,15 @@ class Rehearsal:
         return _data_trial.DataTrial(self.module, self.service, self.directives, modules, types).run()
 
     # Reading, before anything runs
+
+    def place_faults(self) -> list[str]:
+        """Return why the module folders can't be trusted, whatever lies in them."""
+        data_folder = _conf.value(self.directives, "dir", "/var/lib/redis")
+        return [
+            fault
+            for folder in dict.fromkeys(os.path.dirname(entry["path"]) for entry in self.modules)
+            for fault in _access.place_faults(folder, self.params["user"], data_folder, _release.INNER)
+        ]
 
     def inspect(self) -> None:
         """Read each file. Raises TrialError."""
@@ -335,6 +348,7 @@ class Rehearsal:
         staged: list[dict[str, Any]] = []
         folders: list[str] = []
         made: list[str] = []
+        freed = contextlib.ExitStack()
         try:
             for entry in self.modules:
                 if self.in_place(entry):
@@ -346,12 +360,14 @@ class Rehearsal:
                 # Its name is its own, as a run that lost its controller may still be at work beside us.
                 folder = os.path.join(os.path.dirname(entry["path"]), _release.STAGED, str(os.getpid()))
                 if folder not in folders:
+                    freed.enter_context(_access.freed(os.path.dirname(entry["path"])))
                     folders.append(folder)
                     made += _release.missing_folders(os.path.dirname(os.path.dirname(folder)))
                     _release.make_folders(folder)
                 uid, gid = _release.owner_ids(self.params["owner"], self.params["group"])
                 target = os.path.join(folder, os.path.basename(entry["path"]))
                 _release.replace(entry["artifact"], target, uid, gid, int(self.params["mode"], 8))
+                _selinux.label_as_code(target)
                 staged.append({**entry, "artifact": target})
             yield staged
         finally:
@@ -363,6 +379,7 @@ class Rehearsal:
             for folder in made:
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
+            freed.close()
 
     def in_place(self, entry: dict[str, Any]) -> bool:
         """Whether the file to try is what lies at its path already."""

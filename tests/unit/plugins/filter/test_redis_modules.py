@@ -96,6 +96,20 @@ def test_the_report() -> None:
     assert "unconfirmed" in FILTERS["report_table"](rows)
 
 
+def test_limits_are_refused_and_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(redis_modules.Display, "warning", lambda _self, text: warned.append(text))
+    assert FILTERS["limit_lines"]({"memory_max": "1G", "maxmemory": "1gb"}) == ["MemoryMax=1G"]
+    assert "less than 1.5 times" in warned[0]
+    with pytest.raises(AnsibleFilterError, match="redis_server_cpu_quota must be a share"):
+        FILTERS["limit_lines"]({"cpu_quota": "1"})
+
+
+def test_io_threads_follow_the_cores_of_the_service() -> None:
+    assert FILTERS["io_threads"]("auto", 8, "7.0.15") == 6
+    assert FILTERS["io_threads"]("auto", 8, "7.0.15", {"cpu_affinity": "0-3"}) == 2
+
+
 def test_every_filter_is_documented_and_every_document_is_of_a_filter() -> None:
     folder = Path(redis_modules.__file__).parent
     documents = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in folder.glob("*.yml")}

@@ -447,3 +447,18 @@ class TestForTrial:
         assert not _conf.is_ours(str(path))
         path.write_text(f"# {_conf.MARK}.redis_server.\nport 1\n")
         assert _conf.is_ours(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("", [6379]),
+        ("port 7000", [7000]),
+        ("port 0", []),
+        ("port 7000\ntls-port 7443", [7000, 7443]),
+        ("port 7000\ncluster-enabled yes", [7000, 17000]),
+        ("port 7000\ncluster-enabled yes\ncluster-port 9000", [7000, 9000]),
+    ],
+)
+def test_the_ports_that_a_server_listens_on(text: str, ports: list[int]) -> None:
+    assert _conf.listening_ports(_conf.parse(text)) == ports

@@ -49,6 +49,16 @@ def test_a_host_without_a_result_was_not_reached() -> None:
         assert row["differences"] == "it failed or could not be reached in this run"
 
 
+def test_the_exposure_of_each_host_is_a_number_in_its_rows_and_told_once_below_the_table() -> None:
+    results = {"a": {"verdicts": [SENSOR, SENSOR], "exposure": 1.1}, "b": {"verdicts": []}, "c": None}
+    rows = _report.rows(["a", "b", "c"], results)
+    assert [row["exposure"] for row in rows] == [1.1, 1.1, None, None]
+    assert _report.table(rows).splitlines()[-1] == (
+        "exposure of the service (systemd-analyze security, 0 to 10): a 1.1"
+    )
+    assert "exposure" not in _report.table(_report.rows(["b"], results))
+
+
 def test_a_host_without_modules() -> None:
     assert _report.rows(["a"], {"a": {"verdicts": [], "error": ""}})[0]["verdict"] == "no modules declared"
     assert _report.rows(["a"], {"a": {"verdicts": [], "error": "refused"}})[0]["verdict"] == "broken"

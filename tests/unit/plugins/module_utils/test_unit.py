@@ -116,3 +116,16 @@ class TestKeeper:
         assert f"ExecStartPre=-+{_unit.KEEPER} {path}\n" in spoiled
         for harmless in ("loadmodule /m/a.so plain\n", "port 1\n"):
             assert _unit.KEEPER not in _unit.completed(DROPIN, "u", _conf.parse(harmless), path)
+
+
+@pytest.mark.parametrize(
+    ("output", "exposure"),
+    [
+        ("→ Overall exposure level for redis-server.service: 4.1 OK 🙂\n", 4.1),
+        ("-> Overall exposure level for redis-server.service: 10.0 DANGEROUS :-{\n", 10.0),
+        ("Failed to get unit\n", None),
+        ("", None),
+    ],
+)
+def test_the_overall_exposure_is_read(output: str, exposure: float | None) -> None:
+    assert _unit.overall_exposure(output) == exposure

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Callable
 
@@ -80,6 +81,25 @@ def test_a_file_that_was_replaced_without_a_restart(confirm: Any, tmp_path: Path
 def test_owner_and_mode_are_compared_where_they_are_asked(confirm: Any) -> None:
     assert confirm(owner="nobody-here")["failed"]
     assert confirm(mode="0000")["failed"]
+
+
+def test_who_else_can_change_the_file_is_a_difference(confirm: Any, tmp_path: Path) -> None:
+    os.link(tmp_path / "a.so", tmp_path / "b.so")
+    assert "module a: drifted: it has 2 names (hard links)" in confirm()["msg"]
+
+
+def test_the_folder_is_compared_where_it_is_asked(confirm: Any, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    assert confirm()["confirmed"]
+    failed = confirm(folder=str(tmp_path))
+    assert f"module a: drifted: its folder {tmp_path}: mode is 0777, wanted 0755" in failed["msg"]
+
+
+def test_the_exposure_is_told_and_does_not_decide(confirm: Any, commands: Any) -> None:
+    assert confirm()["exposure"] is None
+    commands.answer("systemd-analyze", out="-> Overall exposure level for redis-server.service: 9.2 UNSAFE :-(\n")
+    result = confirm()
+    assert (result["exposure"], result["confirmed"]) == (9.2, True)
 
 
 def test_a_stranger_fails_and_a_built_in_module_does_not(confirm: Any, server: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _access, _release, _selinux
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_modules_place
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
@@ -123,6 +123,68 @@ def test_a_drifted_folder_is_mended(place: Place) -> None:
     place.folder.chmod(0o777)
     assert "mended the folder" in place(place.entry())["placed"][0]
     assert stat.S_IMODE(place.folder.stat().st_mode) == 0o755
+
+
+def test_a_second_name_is_left_to_itself(place: Place) -> None:
+    place(place.entry())
+    other = place.root / "other.so"
+    os.link(place.path, other)
+    said = place(place.entry(), check=True)
+    assert place.path.stat().st_nlink == 2
+    done = place(place.entry())
+    assert said["placed"] == done["placed"]
+    assert "it has 2 names (hard links)" in done["placed"][0]
+    assert [path.stat().st_nlink for path in (place.path, other)] == [1, 1]
+    assert done["releases"]["a"] == []
+    assert not place(place.entry())["changed"]
+
+
+def test_a_link_in_its_place_is_replaced(place: Place) -> None:
+    place(place.entry())
+    place.path.rename(place.root / "elsewhere.so")
+    place.path.symlink_to(place.root / "elsewhere.so")
+    done = place(place.entry())
+    assert "is a symbolic link to" in done["diff"]["before"]
+    assert not place.path.is_symlink()
+    assert not place(place.entry())["changed"]
+
+
+def test_a_module_folder_that_is_a_link_is_refused(place: Place) -> None:
+    (place.root / "real").mkdir()
+    place.folder.symlink_to(place.root / "real")
+    failed = place(place.entry())
+    assert failed["msg"] == f"the module folder: {place.folder} is a symbolic link to {place.root / 'real'}"
+    assert list((place.root / "real").iterdir()) == []
+
+
+def test_what_chattr_set_is_taken_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    bits: dict[str, int] = {}
+    place(place.entry())
+    monkeypatch.setattr(_access, "_flags", lambda path: bits.get(path, 0))
+    monkeypatch.setattr(_access, "_set_flags", bits.__setitem__)
+    bits.update({str(place.folder): 0x10, str(place.path): 0x20})
+    said = place(place.entry(), check=True)
+    assert bits == {str(place.folder): 0x10, str(place.path): 0x20}
+    done = place(place.entry())
+    assert said["placed"] == done["placed"]
+    assert ["immutable" in done["placed"][0], "append-only" in done["placed"][1]] == [True, True]
+    assert bits == {str(place.folder): 0, str(place.path): 0}
+    assert not place(place.entry())["changed"]
+
+
+def test_selinux_is_told_where_it_is_on(place: Place, commands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_selinux, "enabled", lambda: True)
+    monkeypatch.setattr(_selinux.shutil, "which", lambda name: f"/usr/sbin/{name}")
+    commands.answer("matchpathcon", out="system_u:object_r:redis_var_lib_t:s0\n")
+    said = place(place.entry(), check=True)
+    assert commands.with_start("restorecon") == []
+    done = place(place.entry())
+    assert said["placed"] == done["placed"]
+    assert commands.with_start("restorecon") == [["restorecon", "-R", str(place.folder)]]
+    commands.answer("semanage", code=1, err="ValueError: no")
+    failed = place(place.entry(b"two"))
+    assert "SELinux is on, and semanage fcontext -l -C failed: ValueError: no" in failed["msg"]
+    assert place.path.read_bytes() == b"one"
 
 
 def test_every_folder_on_the_way_can_be_entered_whatever_the_umask(place: Place) -> None:

@@ -15,7 +15,12 @@ from typing import Any, BinaryIO, Callable
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _release, _trial, _unit
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _release,
+    _selinux,
+    _trial,
+    _unit,
+)
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_server_config
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
@@ -58,6 +63,18 @@ class Host:
 def host(tmp_path: Path, run_module: Callable[..., dict[str, Any]], commands: Any) -> Host:
     commands.answer("systemctl", "show", out="LoadState=loaded\nFragmentPath=\n")
     return Host(tmp_path, run_module)
+
+
+def test_selinux_is_told_of_the_port_first(host: Host, commands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_selinux, "enabled", lambda: True)
+    monkeypatch.setattr(_selinux.shutil, "which", lambda name: f"/usr/sbin/{name}")
+    commands.answer("semanage", "port", "-l", out="redis_port_t    tcp    6379\n")
+    command = ["semanage", "port", "-a", "-t", "redis_port_t", "-p", "tcp", "7000"]
+    said = host("# edgeops.redis_modules\nport 7000\n", check=True)
+    assert (said["selinux"], commands.with_start("semanage", "port", "-a")) == ([" ".join(command)], [])
+    assert host("# edgeops.redis_modules\nport 7000\n")["changed"]
+    assert commands.with_start("semanage", "port", "-a") == [command]
+    assert host()["selinux"] == []
 
 
 def test_the_first_run_writes_both_and_the_second_nothing(host: Host) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Callable, ClassVar
 import pytest
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _access,
     _calls,
     _client,
     _conf,
@@ -153,6 +154,7 @@ def trial(
     monkeypatch.setattr(_trial.Workshop, "run", run)
     monkeypatch.setattr(_trial.Workshop, "__enter__", lambda shop: shop)
     monkeypatch.setattr(_linker, "faults", host.find_with_linker)
+    monkeypatch.setattr(_access, "place_faults", lambda *_words: [])
     monkeypatch.setattr(_calls, "read", lambda path: host.calls)
     monkeypatch.setattr(_calls, "server_functions", lambda binary: host.have)
 
@@ -221,6 +223,22 @@ def test_a_module_that_gives_up_without_a_word_is_looked_at_beside_the_ones_befo
     assert failed["msg"].splitlines()[0].endswith(f"it does not say why, but {why}")
     assert failed["log"] == log
     assert trial.ran[1] == f'port 1\nloadmodule {staged}/a.so x\na.speed 8\nappendonly no\nsave ""\n'
+
+
+def test_a_folder_that_others_could_exchange_is_refused_before_anything_runs(
+    trial: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def faults(*words: Any) -> list[str]:
+        asked.append(words)
+        return ["/srv can be written by everybody", "/srv/x is a symbolic link"]
+
+    monkeypatch.setattr(_access, "place_faults", faults)
+    failed = trial()
+    assert failed["msg"] == "/srv can be written by everybody\n/srv/x is a symbolic link"
+    assert asked == [(str(trial.path.parent), USER, "/var/lib/redis", (".releases", ".trial"))]
+    assert trial.ran == []
 
 
 def test_no_more_of_the_log_than_an_operator_reads(trial: Host) -> None:
