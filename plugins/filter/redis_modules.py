@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _build,
     _declaration,
+    _preflight,
     _release,
     _report,
     _settings,
@@ -99,6 +100,7 @@ class FilterModule:
             "module_lines": _settings.module_lines,
             "extra_lines": speaking(_settings.extra_lines),
             "io_threads": speaking(_settings.io_threads),
+            "preflight_table": _preflight.table,
             "report_rows": lambda results, hosts, trials=None: _report.rows(hosts, results, trials),
             "report_table": _report.table,
         }
