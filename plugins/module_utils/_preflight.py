@@ -160,9 +160,8 @@ def systemd(facts: _survey.Facts) -> list[Finding]:
         mend = "use a host, or a container, that systemd has booted: it starts Redis and makes the trial's sandbox"
         return [Finding(FAULT, "systemd", found, "systemd as PID 1", mend)]
     if facts.systemd == 0:
-        return [
-            Finding(WARNING, "systemd", "its version is not known", f"{SYSTEMD} or later", "see systemctl --version")
-        ]
+        mend = "see why systemctl --version does not tell it"
+        return [Finding(WARNING, "systemd", "its version is not known", f"{SYSTEMD} or later", mend)]
     if facts.systemd < SYSTEMD:
         return [Finding(FAULT, "systemd", str(facts.systemd), f"{SYSTEMD} or later", "upgrade the distribution")]
     return []
@@ -175,14 +174,16 @@ def redis(facts: _survey.Facts, wanted: _survey.Wanted) -> list[Finding]:
     if not facts.redis:
         found = f"{wanted.binary} --version tells no version"
         return [Finding(FAULT, "redis", found, "Redis 4.0 or later", "mend it, or set redis_server_binary")]
-    version = _host.version_tuple(facts.redis)
+    version, findings = _host.version_tuple(facts.redis), []
     if version < REDIS:
         mend = "upgrade Redis: modules came with 4.0"
-        return [Finding(FAULT, "redis", f"Redis {facts.redis} ({wanted.binary})", "4.0 or later", mend)]
+        findings.append(Finding(FAULT, "redis", f"Redis {facts.redis} ({wanted.binary})", "4.0 or later", mend))
     if wanted.io_threads.isdigit() and int(wanted.io_threads) > 1 and version < REDIS_IO_THREADS:
         found = f"redis_server_io_threads is {wanted.io_threads}, Redis is {facts.redis}"
-        return [Finding(FAULT, "io-threads", found, "Redis 6.0 or later", "set it to auto or 1, or upgrade Redis")]
-    return []
+        findings.append(
+            Finding(FAULT, "io-threads", found, "Redis 6.0 or later", "set it to auto or 1, or upgrade Redis")
+        )
+    return findings
 
 
 def cores(facts: _survey.Facts) -> list[Finding]:
@@ -218,9 +219,8 @@ def disk(facts: _survey.Facts) -> list[Finding]:
             wanted += ", which is what the server holds and would save"
         level = FAULT if available < floor else WARNING
         found = f"{size(available)} free in {where(places)}"
-        findings.append(
-            Finding(level, "disk", found, wanted, f"make room (du -xh {point(places)} | sort -h), or enlarge it")
-        )
+        mend = f"make room (du -xh {point(places)} | sort -h), or enlarge it"
+        findings.append(Finding(level, "disk", found, wanted, mend))
     return findings
 
 
@@ -339,7 +339,7 @@ def clock(facts: _survey.Facts) -> list[Finding]:
     """Judge whether the clock is synchronised: times of keys, certificates and releases depend on it."""
     if facts.synchronised is not False:
         return []
-    mend = "timedatectl set-ntp true, with systemd-timesyncd or chrony installed"
+    mend = f"{outside(facts)}timedatectl set-ntp true, with systemd-timesyncd or chrony installed"
     return [Finding(WARNING, "clock", "it is not synchronised", "a synchronised clock", mend)]
 
 
