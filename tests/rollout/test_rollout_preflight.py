@@ -57,6 +57,10 @@ class Row:
     mend: str
 
 
+FAULTS = ("redis", "io-threads", "disk", "inodes", "read-only", "noexec", "packages", "header")
+"""What is wrong with the spoiled host."""
+
+
 def table(done: Done) -> list[Row]:
     """Return the rows of the one table that a run shows."""
     shown = re.findall(
@@ -120,12 +124,12 @@ def outcome(lab: Lab, built: dict[str, Built]) -> Iterator[Outcome]:
             before,
             r11.snapshot(),
             r11.sh(TOUCHED),
-            eval(r11.sh(f"stat -f -c '%a * %S' {FOLDER}")),
+            int(r11.sh(f"echo $(( $(stat -f -c '%a * %S' {FOLDER}) ))")),
             {path: r11.sh(f"findmnt -no OPTIONS {path}") for path in (FOLDER, CACHE)},
             {
-                "cores": int(r13.sh("nproc")),
-                "memory": int(r13.sh("awk '/^MemTotal/ {print $2}' /proc/meminfo")) * 1024,
-                "overcommit": int(r13.sh("cat /proc/sys/vm/overcommit_memory")),
+                "cores": int(r12.sh("nproc")),
+                "memory": int(r12.sh("awk '/^MemTotal/ {print $2}' /proc/meminfo")) * 1024,
+                "overcommit": int(r12.sh("cat /proc/sys/vm/overcommit_memory")),
             },
             r12.sh(f"findmnt -no OPTIONS {FOLDER}"),
             r12.modules(),
@@ -137,10 +141,9 @@ def outcome(lab: Lab, built: dict[str, Built]) -> Iterator[Outcome]:
 
 
 def test_all_that_is_wrong_is_in_one_table(outcome: Outcome, lab: Lab) -> None:
-    faults = {key: row for key, row in told(table(outcome.checked), "r11").items() if row.level == "fault"}
-    assert set(faults) == {
-        f"fault {s}" for s in (["redis", "io-threads", "disk", "inodes", "read-only", "noexec", "packages", "header"])
-    }
+    rows = told(table(outcome.checked), "r11")
+    faults = {key: row for key, row in rows.items() if row.level == "fault"}
+    assert set(faults) == {f"fault {subject}" for subject in FAULTS}
     assert "Redis 3.2.12" in faults["fault redis"].found
     assert faults["fault packages"].found.startswith(f"{MISSING} missing, and no package source can be reached: ")
     assert lab.bridge in faults["fault packages"].found
@@ -169,7 +172,7 @@ def test_the_host_fails_with_all_of_it_and_nothing_on_it_is_changed(outcome: Out
     for done in (outcome.checked, outcome.rolled):
         assert (done.recap("r11")["failed"], done.recap("r11")["changed"]) == (1, 0)
         message = done.failure("r11")
-        for subject in ("redis", "io-threads", "disk", "inodes", "read-only", "noexec", "packages", "header"):
+        for subject in FAULTS:
             assert f"\n{subject}: " in message
     assert outcome.before == outcome.after
     assert outcome.touched == ""

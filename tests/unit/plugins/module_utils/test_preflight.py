@@ -41,10 +41,8 @@ USES = {
 
 def places(*others: Place) -> tuple[Place, ...]:
     """Return places on one healthy file system, but for others."""
-    return (
-        *others,
-        *(Place(u, p, ROOT, 40 * GIB, 900_000) for u, p in USES.items() if u not in {o.use for o in others}),
-    )
+    named = {other.use for other in others}
+    return (*others, *(Place(use, path, ROOT, 40 * GIB, 900_000) for use, path in USES.items() if use not in named))
 
 
 def place(use: str, available: int = 40 * GIB, inodes: int | None = 900_000, *options: str) -> Place:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def test_connections_are_tried_at_the_same_time_and_given_up(monkeypatch: pytest
         closed.bind(("127.0.0.1", 0))
         there, shut = Endpoint("127.0.0.1", listening.getsockname()[1]), Endpoint("127.0.0.1", closed.getsockname()[1])
         silent = Endpoint("a.name.server.that.is.silent", 80)
-        real, release = socket.create_connection, __import__("threading").Event()
+        real, release = socket.create_connection, threading.Event()
 
         def connect(target: Any, timeout: float) -> Any:
             if target[0] == silent.host:
@@ -253,7 +254,7 @@ class TestHost:
         wanted = ["redis-server", "python3-redis", "libssl-dev:amd64", "build-essential"]
         missing = _sources.missing_packages(lambda words: (1, shown, "no packages found"), wanted)
         assert missing == ["python3-redis", "build-essential"]
-        assert _sources.missing_packages(lambda words: 1 / 0, []) == []  # type: ignore[arg-type,return-value]
+        assert _sources.missing_packages(lambda words: 1 / 0, []) == []
         self.which(monkeypatch, "rpm")
         shown = "redis\npackage gcc is not installed\n"
         assert _sources.missing_packages(lambda words: (1, shown, ""), ["redis", "gcc"]) == ["gcc"]
