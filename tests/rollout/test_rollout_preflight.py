@@ -64,7 +64,7 @@ FAULTS = ("redis", "io-threads", "disk", "inodes", "read-only", "noexec", "packa
 def table(done: Done) -> list[Row]:
     """Return the rows of the one table that a run shows."""
     shown = re.findall(
-        r'^ok: \[\w+\] => \{\n    "msg": (\[\n        "host .*?\n    \])$', done.output, re.MULTILINE | re.DOTALL
+        r'^ok: \[\w+\] => \{\n    "msg": (\[\n        "host +level .*?\n    \])$', done.output, re.MULTILINE | re.DOTALL
     )
     assert len(shown) == 1, done.output
     head, _line, *lines = json.loads(shown[0])
