@@ -90,6 +90,25 @@ def test_what_is_chosen() -> None:
     assert _survey.parse_chosen("") == ""
 
 
+@pytest.mark.parametrize(
+    ("answer", "error", "found"), [(0, 1500, True), (5, 16_000_000, False), (5, 15_999_999, True), (-1, 0, None)]
+)
+def test_the_clock_as_timedatectl_has_it(
+    monkeypatch: pytest.MonkeyPatch, answer: int, error: int, found: bool | None
+) -> None:
+    class Library:
+        """Stands for the C library."""
+
+        def adjtimex(self, timex: Any) -> int:
+            """Answer as the kernel does; -1 where a container may not ask."""
+            assert timex._obj.modes == 0, "it only asks"
+            timex._obj.maxerror = error
+            return answer
+
+    monkeypatch.setattr(_survey.ctypes, "CDLL", lambda name: Library())
+    assert _survey.clock_synchronised() is found
+
+
 def test_the_clock_of_this_machine() -> None:
     assert _survey.clock_synchronised() in (True, False, None)
 
@@ -154,6 +173,15 @@ class TestLook:
         assert str(tmp_path).startswith(place.mount.point)
         assert abs(place.available - free.f_bavail * free.f_frsize) < GIB
 
+    def test_a_file_system_that_does_not_count_inodes(self, look: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Btrfs:
+            """Stands for the answer of statvfs."""
+
+            f_bavail, f_frsize, f_files, f_favail = 100, 4096, 0, 0
+
+        monkeypatch.setattr(_survey.os, "fstatvfs", lambda handle: Btrfs)
+        assert {(place.available, place.inodes) for place in look()[0].places} == {(409600, None)}
+
     def test_the_sizes_of_modules(self, look: Any, tmp_path: Path) -> None:
         (tmp_path / "data" / "modules").mkdir(parents=True)
         (tmp_path / "data" / "modules" / "a.so").write_bytes(b"x" * 1000)
@@ -171,6 +199,12 @@ class TestLook:
         assert (facts.header_needed, tried) == (True, ["packages"])
         (tmp_path / "cache" / "headers" / "7.0.15" / "redismodule.h").write_text("")
         assert not look(header="distribution")[0].header_needed
+
+    def test_which_header_fits_is_not_known_before_redis_is_there(self, look: Any, tmp_path: Path) -> None:
+        (tmp_path / "redis-server").unlink()
+        (tmp_path / "cache" / "headers" / "redismodule.h").write_text("")
+        facts, _tried = look(header="distribution")
+        assert (facts.binary_there, facts.redis, facts.header_needed) == (False, "", True)
 
     def test_a_header_by_url_is_kept_by_its_digest(self, look: Any, tmp_path: Path) -> None:
         given = {"header": "https://files.example.com/redismodule.h", "header_sha256": "AB" * 32}
