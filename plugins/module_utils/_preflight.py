@@ -173,7 +173,7 @@ def redis(facts: _survey.Facts, wanted: _survey.Wanted) -> list[Finding]:
         return []
     if not facts.redis:
         found = f"{wanted.binary} --version tells no version"
-        return [Finding(FAULT, "redis", found, "Redis 4.0 or later", "mend it, or set redis_server_binary")]
+        return [Finding(FAULT, "redis", found, "Redis 4.0 or later", "install a whole one, or set redis_server_binary")]
     version, findings = _host.version_tuple(facts.redis), []
     if version < REDIS:
         mend = "upgrade Redis: modules came with 4.0"
