@@ -17,6 +17,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _declaration,
     _firewall,
     _limits,
+    _preflight,
     _release,
     _report,
     _settings,
@@ -136,5 +137,6 @@ class FilterModule:
             "io_threads": speaking(io_threads),
             "limit_lines": speaking(limit_lines),
             "dropin_lines": speaking(_limits.dropin_lines),
+            "preflight_table": _preflight.table,
             "report_table": _report.table,
         }

@@ -477,6 +477,7 @@ CORPUS: dict[str, Case] = {
         "trial",
         ("module .*failed to map segment",),
         bad(),
+        variables={"redis_preflight_ignore": ["noexec"]},
         hosts=("r11",),
         prepare=(
             "mount --bind {folder} {folder} && mount -o remount,bind,noexec {folder}",

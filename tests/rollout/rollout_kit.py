@@ -269,9 +269,11 @@ class Ansible:
         return path
 
     def start(self, playbook: str, inventory: Path, *options: str, core: str = "newest") -> subprocess.Popen[str]:
-        """Start a run in a process group of its own."""
+        """Start a run in a process group of its own; I(playbook) is one of the collection's, or a path."""
+        if "/" not in playbook:
+            playbook = f"edgeops.redis_modules.{playbook}"
         return subprocess.Popen(
-            ["ansible-playbook", f"edgeops.redis_modules.{playbook}", "-i", str(inventory), *options],
+            ["ansible-playbook", playbook, "-i", str(inventory), *options],
             env=self.environment(core),
             executable=str(CORES[core] / "bin" / "ansible-playbook"),
             cwd=self.folder,

@@ -253,7 +253,7 @@ CASES: dict[str, Case] = {
     "old_redis": Case(
         lambda g: [g.other.entry()],
         variables={"redis_server_binary": "/usr/local/bin/redis-server-3.2"},
-        says=("Redis 3.2.12 is older than 4.0",),
+        says=("Redis 3.2.12", "4.0 or later", "upgrade Redis"),
     ),
 }
 
