@@ -61,27 +61,12 @@ options:
     type: str
     default: ""
   ignore:
-    description: Subjects whose faults count as warnings, and whose warnings are left out.
+    description:
+      - Subjects whose faults count as warnings, and whose warnings are left out. They are V(kernel), V(distribution),
+        V(systemd), V(redis), V(io-threads), V(cores), V(memory), V(disk), V(inodes), V(read-only), V(noexec),
+        V(sandbox), V(thp), V(overcommit), V(clock), V(packages) and V(header).
     type: list
     elements: str
-    choices:
-      - kernel
-      - distribution
-      - systemd
-      - redis
-      - io-threads
-      - cores
-      - memory
-      - disk
-      - inodes
-      - read-only
-      - noexec
-      - sandbox
-      - thp
-      - overcommit
-      - clock
-      - packages
-      - header
     default: []
 extends_documentation_fragment:
   - edgeops.redis_modules.redis.info
@@ -151,12 +136,15 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "header": {"type": "str", "default": ""},
             "header_sha256": {"type": "str", "default": ""},
-            "ignore": {"type": "list", "elements": "str", "default": [], "choices": list(_preflight.SUBJECTS)},
+            "ignore": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     params = {**module.params, "packages": tuple(module.params["packages"])}
     ignored = params.pop("ignore")
+    unknown = [subject for subject in ignored if subject not in _preflight.SUBJECTS]
+    if unknown:
+        module.fail_json(msg=f"ignore: {', '.join(unknown)} is none of {', '.join(_preflight.SUBJECTS)}")
     wanted = _survey.Wanted(**params)
     findings = _preflight.knowingly(_preflight.judge(_survey.look(module.run_command, wanted), wanted), ignored)
     module.exit_json(

@@ -587,7 +587,7 @@ def tail(error: Exception | str) -> str:
 
 def last(error: Exception) -> str:
     """Return the end of the server's words: what comes before may quote the digest of a password."""
-    return str(error).rsplit(": ", 1)[-1]
+    return str(error).rsplit(": ", maxsplit=1)[-1]
 
 
 def refusal(error: str, change: _plan.SettingChange) -> str:

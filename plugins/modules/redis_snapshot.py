@@ -276,7 +276,7 @@ class Keeper:
                 refused.append("appendonly (its AOF was not written in time)")
             users = self.set_users_back(client, snapshot)
         except _client.ServerError as error:
-            self.fail(f"the server's settings or users can't be set back: {str(error).split(': ')[-1]}")
+            self.fail(f"the server's settings or users can't be set back: {str(error).rsplit(': ', maxsplit=1)[-1]}")
         finally:
             client.close()
         if refused:
