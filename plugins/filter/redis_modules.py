@@ -127,6 +127,7 @@ class FilterModule:
             "conf_line": _settings.conf_line,
             "module_lines": _settings.module_lines,
             "extra_lines": speaking(_settings.extra_lines),
+            "own_login": _settings.own_login,
             "rename_lines": speaking(_settings.rename_lines),
             "undeclared_users": _acl.undeclared,
             "firewall_wanted": speaking(firewall_wanted),

@@ -81,6 +81,32 @@ def extra_lines(extra: Mapping[str, Any], own: Sequence[str]) -> list[str]:
     return lines
 
 
+def own_login(server: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how to log in to a server as its own configuration lets the default user in.
+
+    I(server) holds C(port), C(tls_port), C(unixsocket), C(password), C(current_password), C(ca_certs), C(cert_file) and
+    C(key_file), of which each may be missing or empty. TLS and the unix socket are used where there is no other port.
+    """
+    login: dict[str, Any] = {
+        "login_password": server.get("password"),
+        "login_current_password": server.get("current_password"),
+    }
+    port, tls_port = int(server.get("port") or 0), int(server.get("tls_port") or 0)
+    if port:
+        login["login_port"] = port
+    elif tls_port:
+        login.update(
+            login_port=tls_port,
+            tls=True,
+            ca_certs=server.get("ca_certs"),
+            client_cert_file=server.get("cert_file"),
+            client_key_file=server.get("key_file"),
+        )
+    else:
+        login["login_unix_socket"] = server.get("unixsocket")
+    return {name: value for name, value in login.items() if value}
+
+
 def rename_lines(renames: Mapping[str, Any], modules: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the C(rename-command) lines; each of I(renames) is a command and its new name, empty to take it away.
 

@@ -194,16 +194,17 @@ def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
         return host.texts("ROLE", login=login)[0] if host.pid else ""
 
     until(lambda: "master_link_status:up" in replica.cli("INFO", "replication", login=login), "the replica follows")
-    # A failover, as Sentinel does it: the replica is promoted, and both rewrite their configuration.
+    # A failover, as Sentinel does it: the replica is promoted, the primary follows it, both rewrite their configuration.
     replica.cli("REPLICAOF", "NO", "ONE", login=login)
+    primary.cli("REPLICAOF", replica.address, "6379", login=login)
     for host in (primary, replica):
         host.cli("CONFIG", "REWRITE", login=login)
     lab.ansible([primary, replica], [probe()], host_variables=following, **common).unchanged()
-    assert role(replica) == "master"
+    assert [role(primary), role(replica)] == ["slave", "master"]
     # Not even where a change needs a restart.
     lab.ansible([primary, replica], [probe(args=["x"])], host_variables=following, **common).good()
-    assert role(replica) == "master"
-    assert role(primary) == "master"
+    assert [role(primary), role(replica)] == ["slave", "master"]
+    assert primary.sh(f"grep ^replicaof {CONF}").split()[1] == replica.address
 
     # A server with data of its own does not give it up for a variable.
     other.cli("SET", "mine", "1")

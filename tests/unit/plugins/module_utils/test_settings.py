@@ -167,3 +167,26 @@ class TestRenames:
         with pytest.raises(_settings.SettingError, match=r"SENSOR\.RESET is a command.*sensor.*restricted_"):
             _settings.rename_lines({"SENSOR.RESET": "x"}, [{"name": "other"}, {"name": "sensor"}])
         assert _settings.rename_lines({"SENSORS": "x"}, [{"name": "sensor"}])
+
+
+class TestOwnLogin:
+    """How our plugins get in where nobody says otherwise."""
+
+    TLS = {"tls_port": 6380, "ca_certs": "/ca", "cert_file": "/crt", "key_file": ""}  # noqa: RUF012
+
+    def test_the_port_goes_first(self) -> None:
+        login = _settings.own_login({"port": "6379", "unixsocket": "/s", "password": "pw", **self.TLS})
+        assert login == {"login_port": 6379, "login_password": "pw"}
+
+    def test_then_tls_with_the_servers_own_certificate(self) -> None:
+        login = _settings.own_login({"port": 0, "unixsocket": "/s", "current_password": "old", **self.TLS})
+        assert login == {
+            "login_port": 6380,
+            "tls": True,
+            "ca_certs": "/ca",
+            "client_cert_file": "/crt",
+            "login_current_password": "old",
+        }
+
+    def test_then_the_socket(self) -> None:
+        assert _settings.own_login({"port": "0", "tls_port": "0", "unixsocket": "/s"}) == {"login_unix_socket": "/s"}
