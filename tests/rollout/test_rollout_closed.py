@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -180,8 +182,27 @@ def test_config_rewrite_is_survived(lab: Lab, fleet: list[Host]) -> None:
         assert host.texts("probe.args", login=login) == NASTY
 
 
+@contextmanager
+def sentinel(host: Host, primary: Host) -> Iterator[None]:
+    """Run a Sentinel on a host until the block ends; it knows the primary and its replica by then."""
+    host.put(
+        "/root/sentinel.conf",
+        f"port 26379\nbind 127.0.0.1\nsentinel monitor site {primary.address} 6379 1\n"
+        "sentinel auth-pass site of-default\nsentinel down-after-milliseconds site 60000\n",
+    )
+    host.sh("systemd-run --quiet --unit=test-sentinel redis-server /root/sentinel.conf --sentinel")
+    try:
+        until(
+            lambda: host.address in host.cli("SENTINEL", "SLAVES", "site", login=("-p", "26379")),
+            "Sentinel knows the replica",
+        )
+        yield
+    finally:
+        host.sh("systemctl stop test-sentinel; rm -f /root/sentinel.conf")
+
+
 def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
-    """A primary is followed as declared at first; from then on, whoever was promoted stays so."""
+    """A primary is followed as declared at first; from then on, whomever Sentinel promotes stays so."""
     primary, replica, other = fleet
     common: dict[str, Any] = {"redis_server_bind": ["0.0.0.0"], "redis_server_requirepass": "of-default"}
     common["redis_server_masterauth"] = "of-default"
@@ -194,11 +215,11 @@ def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
         return host.texts("ROLE", login=login)[0] if host.pid else ""
 
     until(lambda: "master_link_status:up" in replica.cli("INFO", "replication", login=login), "the replica follows")
-    # A failover, as Sentinel does it: the replica is promoted, the primary follows it, both rewrite their configuration.
-    replica.cli("REPLICAOF", "NO", "ONE", login=login)
-    primary.cli("REPLICAOF", replica.address, "6379", login=login)
-    for host in (primary, replica):
-        host.cli("CONFIG", "REWRITE", login=login)
+    with sentinel(replica, primary):
+        assert replica.cli("SENTINEL", "FAILOVER", "site", login=("-p", "26379")) == "OK"
+        until(lambda: [role(primary), role(replica)] == ["slave", "master"], "the failover")
+        # It has both rewrite their configuration.
+        until(lambda: replica.address in primary.sh(f"grep ^replicaof {CONF} || true"), "CONFIG REWRITE")
     lab.ansible([primary, replica], [probe()], host_variables=following, **common).unchanged()
     assert [role(primary), role(replica)] == ["slave", "master"]
     # Not even where a change needs a restart.
@@ -213,3 +234,17 @@ def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
     )
     assert "holds 1 keys of its own" in refused.failure(other)
     assert other.cli("GET", "mine") == '"1"'
+
+
+def test_a_node_of_a_cluster(lab: Lab, r12: Host) -> None:
+    """cluster-enabled comes with a start, the bus listens, and a rewritten configuration is the same."""
+    variables: dict[str, Any] = {"redis_server_cluster_enabled": True, "redis_server_cluster_node_timeout": 5000}
+    lab.ansible([r12], [probe()], **variables).good()
+    assert "cluster_enabled:1" in r12.cli("INFO", "cluster")
+    assert r12.config("cluster-node-timeout") == "5000"
+    assert ":16379 " in r12.sh("ss -Hltn")
+    node = r12.cli("CLUSTER", "MYID")
+    assert r12.cli("CONFIG", "REWRITE") == "OK"
+    lab.ansible([r12], [probe()], **variables).unchanged()
+    lab.ansible([r12], [probe(args=["x"])], **variables).good()
+    assert r12.cli("CLUSTER", "MYID") == node
