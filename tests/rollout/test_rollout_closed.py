@@ -216,7 +216,8 @@ def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
 
     until(lambda: "master_link_status:up" in replica.cli("INFO", "replication", login=login), "the replica follows")
     with sentinel(replica, primary):
-        assert replica.cli("SENTINEL", "FAILOVER", "site", login=("-p", "26379")) == "OK"
+        # Until it has heard from the replica, it has none to promote.
+        until(lambda: replica.cli("SENTINEL", "FAILOVER", "site", login=("-p", "26379")) == "OK", "Sentinel begins")
         until(lambda: [role(primary), role(replica)] == ["slave", "master"], "the failover")
         # It has both rewrite their configuration.
         until(lambda: replica.address in primary.sh(f"grep ^replicaof {CONF} || true"), "CONFIG REWRITE")
