@@ -119,6 +119,10 @@ def test_verify_where_module_and_config_are_renamed_away(lab: Lab, fleet: list[H
             {"redis_server_acl_users": [{"name": "a", "nopass": True}], "redis_server_aclfile": "/etc/redis/users.acl"},
             "from one place only",
         ),
+        (
+            {"redis_server_tls_port": 6380, "redis_server_tls_cert_file": "/nowhere/server.crt"},
+            "/nowhere/server.crt",
+        ),
     ],
 )
 def test_what_is_refused_before_anything_is_touched(lab: Lab, variables: dict[str, Any], words: str) -> None:

@@ -84,12 +84,14 @@ def test_settings_of_run_time_are_set_back_where_nothing_was_restarted(lab: Lab,
         [r12],
         [probe()],
         redis_server_maxmemory="96mb",
-        redis_server_extra_directives={"masterauth": "s3cret"},
+        redis_server_masterauth="s3cret",
+        redis_server_acl_users=[{"name": "dashboard", "passwords": ["s3cret"], "rules": ["~*", "+@read"]}],
         # What is confirmed is not what was placed.
         redis_verify_mode="0500",
     ).failure(r12)
     assert "mode is 0555, wanted 0500" in message
-    assert "masterauth, maxmemory, maxmemory-samples were set back" in message
+    assert "masterauth, maxmemory, maxmemory-samples, user dashboard were set back" in message
+    assert r12.texts("ACL", "USERS") == ["default"]
     assert [r12.config(name) for name in ("maxmemory", "masterauth", "maxmemory-samples")] == [str(64 << 20), "", "7"]
     assert r12.pid == pid
 
