@@ -21,6 +21,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _release,
     _report,
     _settings,
+    _waves,
 )
 
 
@@ -36,6 +37,7 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
             _firewall.FirewallError,
             _release.ReleaseError,
             _settings.SettingError,
+            _waves.WavesError,
         ) as error:
             raise AnsibleFilterError(str(error)) from error
 
@@ -109,6 +111,13 @@ def limit_lines(limits: Mapping[str, Any]) -> list[str]:
     return _limits.limit_lines(limits)
 
 
+def rollout_plan(told: Mapping[str, Any], sizes: list[Any], shards_at_once: int) -> dict[str, Any]:
+    """Return in which waves a fleet can be changed, what stands against it, and both as text. Raises WavesError."""
+    planned = _waves.plan(told, sizes, shards_at_once)
+    waves = [[step._asdict() for step in wave] for wave in planned.waves]
+    return {"waves": waves, "faults": planned.faults, "warnings": planned.warnings, "lines": _waves.lines(planned)}
+
+
 class FilterModule:
     """Entry point."""
 
@@ -132,6 +141,7 @@ class FilterModule:
             "undeclared_users": _acl.undeclared,
             "firewall_wanted": speaking(firewall_wanted),
             "firewall_peers": speaking(_firewall.peers),
+            "rollout_plan": speaking(rollout_plan),
             "report_rows": lambda results, hosts, trials=None, firewalls=None: _report.rows(
                 hosts, results, trials, firewalls
             ),

@@ -1,0 +1,248 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who follows whom, from what servers tell; and the order that follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _topology, _waves
+
+NODES = """\
+aaa 192.0.2.1:6379@16379,one myself,master - 0 0 1 connected 0-5460 [93->-bbb]
+bbb 192.0.2.2:6379@16379 master - 0 1 2 connected 5461-10922 16383
+ccc 192.0.2.3:6379@16379 slave aaa 0 1 1 connected
+ddd 192.0.2.4:6379@16379 slave bbb 0 1 2 connected
+eee :0@0 master,noaddr - 0 0 3 disconnected
+"""
+
+
+def server(number: int, **more: Any) -> dict[str, Any]:
+    """Return what the server at 192.0.2.NUMBER tells: a primary that nobody follows, unless more is said."""
+    return {
+        "running": True,
+        "error": "",
+        "addresses": [f"192.0.2.{number}"],
+        "port": 6379,
+        "version": "7.0.15",
+        "primary": "",
+        "link_up": True,
+        "syncing": False,
+        "priority": 100,
+        "offset": 10,
+        "replicas": [],
+        "sentinels": 0,
+        "cluster": False,
+        "cluster_state": "",
+        "node_id": "",
+        "nodes": "",
+        **more,
+    }
+
+
+def followed_by(*numbers: int, state: str = "online") -> dict[str, Any]:
+    """Return a primary's word on its replicas."""
+    return {"replicas": [{"ip": f"192.0.2.{n}", "port": "6379", "state": state} for n in numbers]}
+
+
+def following(number: int) -> dict[str, Any]:
+    """Return a replica's word on its primary."""
+    return {"primary": f"192.0.2.{number} 6379"}
+
+
+def cluster(nodes: str = NODES, **more: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the four hosts of a cluster: two shards of two."""
+    ids = {"one": "aaa", "two": "bbb", "three": "ccc", "four": "ddd"}
+    return {
+        host: server(number, cluster=True, node_id=node, nodes=nodes, **more.get(host, {}))
+        for number, (host, node) in enumerate(ids.items(), start=1)
+    }
+
+
+def steps(told: dict[str, Any], **more: Any) -> list[list[str]]:
+    """Return the waves of a plan, each step as HOST or HOST<HEIR."""
+    planned = _waves.plan(told, **more)
+    return [[step.host + (f"<{step.handover_to}" if step.handover_to else "") for step in w] for w in planned.waves]
+
+
+STOPPED = {"running": False, "error": "refused", "addresses": ["192.0.2.2"], "port": 6379, "primary": "192.0.2.1 6379"}
+"""What a stopped replica's redis.conf tells."""
+
+
+class TestParse:
+    """What servers answer."""
+
+    def test_nodes(self) -> None:
+        one, two, three, _four, gone = _topology.parse_nodes(NODES + "\nnonsense\n")
+        assert (one.id, one.where, one.slots, one.primary) == ("aaa", "192.0.2.1:6379", ("0-5460",), "")
+        assert two.slots == ("5461-10922", "16383")
+        assert (three.primary, three.connected) == ("aaa", True)
+        assert "noaddr" in gone.flags
+        assert not gone.connected
+
+    def test_replicas_in_their_order(self) -> None:
+        info = {f"slave{n}": f"ip=192.0.2.{n},port=6379,state=online,offset=5,lag=0" for n in (10, 2)}
+        first, second = _topology.parse_replicas({**info, "slave_priority": "100", "slave_repl_offset": "1"})
+        assert (first["ip"], second["ip"], first["offset"]) == ("192.0.2.2", "192.0.2.10", "5")
+
+
+class TestShards:
+    """Servers that hold the same data."""
+
+    def test_a_server_by_itself(self) -> None:
+        (shard,) = _topology.shards({"one": server(1), "off": {"running": False}, "gone": {}})
+        assert (shard.kind, shard.primary, shard.replicas) == (
+            "standalone",
+            _topology.Copy("one", "192.0.2.1:6379", "primary"),
+            (),
+        )
+
+    def test_a_primary_its_replicas_and_theirs(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2)),
+            "two": server(2, **following(1), **followed_by(3)),
+            "three": server(3, **following(2), link_up=False),
+        }
+        (shard,) = _topology.shards(told)
+        assert shard.kind == "replication"
+        assert shard.primary is not None
+        assert shard.primary.host == "one"
+        assert [(copy.host, copy.trouble) for copy in shard.replicas] == [
+            ("two", ""),
+            ("three", "its link to the primary is down"),
+        ]
+
+    def test_by_name_and_by_another_port(self) -> None:
+        told = {"one": server(1, port=7000), "two": server(2, primary="one 7000"), "three": server(3, primary="one 1")}
+        kinds = [(shard.primary.name if shard.primary else "", len(shard.replicas)) for shard in _topology.shards(told)]
+        assert kinds == [("one", 1), ("one:1", 1)]
+
+    def test_what_the_inventory_does_not_hold(self) -> None:
+        (shard,) = _topology.shards({"one": server(1, **followed_by(9, state="wait_bgsave"))})
+        assert [(copy.host, copy.where, copy.trouble) for copy in shard.replicas] == [
+            ("", "192.0.2.9:6379", "it is not in sync")
+        ]
+        (shard,) = _topology.shards({"two": server(2, **following(8))})
+        assert shard.primary == _topology.Copy("", "192.0.2.8:6379", "primary")
+
+    def test_two_that_follow_each_other_are_not_lost(self) -> None:
+        found = _topology.shards({"one": server(1, **following(2)), "two": server(2, **following(1))})
+        assert {copy.host for shard in found for copy in shard.copies} == {"one", "two"}
+
+    def test_sentinels(self) -> None:
+        (shard,) = _topology.shards({"one": server(1, **followed_by(2)), "two": server(2, **following(1), sentinels=3)})
+        assert shard.kind == "sentinel"
+
+    def test_a_cluster(self) -> None:
+        one, two = _topology.shards(cluster())
+        assert (one.kind, one.slots, [copy.host for copy in one.copies]) == ("cluster", "0-5460", ["three", "one"])
+        assert (two.slots, [copy.host for copy in two.copies]) == ("5461-10922 16383", ["four", "two"])
+
+    def test_a_failed_node_and_one_outside(self) -> None:
+        nodes = NODES.replace("slave aaa", "slave,fail aaa") + "fff 192.0.2.9:6379@16379 slave bbb 0 1 2 connected\n"
+        one, two = _topology.shards(cluster(nodes))
+        assert one.replicas[0].trouble == "the cluster takes it for failed"
+        assert [copy.name for copy in two.replicas] == ["four", "192.0.2.9:6379"]
+
+    @pytest.mark.parametrize(("field", "value"), [("syncing", True), ("link_up", False), ("priority", 0)])
+    def test_who_can_not_take_over(self, field: str, value: Any) -> None:
+        assert _topology.trouble(server(1, **{field: value}))
+        assert not _topology.trouble(server(1))
+
+
+class TestWaves:
+    """The order."""
+
+    def test_standalone_servers_after_a_canary(self) -> None:
+        told = {f"h{n}": server(n) for n in range(20)}
+        assert [len(wave) for wave in _waves.plan(told).waves] == [1, 2, 6, 11]
+        assert [len(wave) for wave in _waves.plan(told, ["3", "50%"]).waves] == [3, 10, 7]
+        assert [len(wave) for wave in _waves.plan(told, ["7"]).waves] == [7, 7, 6]
+
+    def test_hosts_that_do_not_run_go_first(self) -> None:
+        told = {"one": server(1), "off": {"running": False}, "two": server(2), "new": {"running": False}}
+        assert steps(told) == [["off", "new"], ["one"], ["two"]]
+        assert steps({"one": server(1), "two": STOPPED}) == [["two"], ["one"]]
+
+    def test_replicas_before_their_primary(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2, 3)),
+            "two": server(2, **following(1)),
+            "three": server(3, **following(1)),
+        }
+        assert steps(told) == [["two"], ["three"], ["one<two"]]
+
+    def test_shards_side_by_side_after_the_canary(self) -> None:
+        assert steps(cluster()) == [["three"], ["one<three"], ["four"], ["two<four"]]
+        assert steps(cluster(), shards_at_once=2) == [["three"], ["four"], ["one<three", "two<four"]]
+        told = {**cluster(), "alone": server(8), "other": server(9)}
+        assert steps(told, shards_at_once=2) == [["alone"], ["other", "three", "four"], ["one<three", "two<four"]]
+
+    def test_each_host_is_in_one_wave(self) -> None:
+        told = {**cluster(), **{f"h{n}": server(20 + n) for n in range(9)}, "off": {"running": False}}
+        hosts = [step.host for wave in _waves.plan(told, shards_at_once=2).waves for step in wave]
+        assert sorted(hosts) == sorted(told)
+
+    @pytest.mark.parametrize(
+        ("told", "command"),
+        [
+            (cluster(), "CLUSTER FAILOVER"),
+            ({"one": server(1, **followed_by(2), sentinels=3), "two": server(2, **following(1))}, "SENTINEL FAILOVER"),
+            ({"one": server(1, **followed_by(2)), "two": server(2, **following(1))}, "FAILOVER"),
+        ],
+    )
+    def test_how_a_primary_hands_over(self, told: dict[str, Any], command: str) -> None:
+        planned = _waves.plan(told)
+        assert {step.command for wave in planned.waves for step in wave} == {"", command}
+        assert not planned.faults
+
+    @pytest.mark.parametrize(
+        ("told", "words"),
+        [
+            (
+                {"one": server(1, **followed_by(9))},
+                "no replica could take over (192.0.2.9:6379: the inventory does not",
+            ),
+            (
+                {"one": server(1, **followed_by(2)), "two": server(2, **following(1), syncing=True)},
+                "no replica could take over (two: it is taking over its primary's data)",
+            ),
+            (
+                {"one": server(1, **followed_by(2), version="6.0.16"), "two": server(2, **following(1))},
+                "Redis 6.0.16 has no command to hand over",
+            ),
+            (cluster(NODES.replace("slave aaa", "slave bbb")), "cluster 0-5460 of one: it has no replica"),
+            (cluster(NODES.replace("myself,master", "myself,master,fail?")), "takes it for failed"),
+            ({"one": server(1), "gone": {}}, "gone: it was not reached"),
+            ({"one": server(1), "two": STOPPED}, "no replica could take over (two: it does not run)"),
+        ],
+    )
+    def test_what_would_leave_a_shard_alone_is_refused(self, told: dict[str, Any], words: str) -> None:
+        (fault,) = _waves.plan(told).faults
+        assert words in fault
+        assert f"refused: {fault}" in _waves.lines(_waves.plan(told))
+
+    def test_what_is_told_beside(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2, 3, 9)),
+            "two": server(2, **following(1), link_up=False),
+            "three": server(3, **following(1)),
+        }
+        planned = _waves.plan(told)
+        assert planned.faults == []
+        assert planned.warnings == [
+            "replication of one: the replica 192.0.2.9:6379 is not in the inventory and keeps the modules that it has",
+            "replication of one: two could not take over: its link to the primary is down",
+        ]
+        assert _waves.lines(planned)[2] == (
+            "wave 3: one (replication of one), after it has handed over to three (FAILOVER)"
+        )
+        assert steps({"two": server(2, **following(8))}) == [["two"]]
+
+    @pytest.mark.parametrize("sizes", [[], ["0"], ["110%"], ["some"], [None]])
+    def test_sizes_that_are_none(self, sizes: list[Any]) -> None:
+        with pytest.raises(_waves.WavesError):
+            _waves.plan({}, sizes)
