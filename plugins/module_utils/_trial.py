@@ -319,6 +319,9 @@ def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
 
     Modules are loaded in the given order, so the first one that is not logged as loaded is the one that failed.
     """
+    before = _before_modules(trial)
+    if before:
+        return before
     unloaded = []
     for module in modules:
         about = [line for line in trial.log if module["artifact"] in line]
@@ -336,6 +339,15 @@ def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
         printed = [line for line in trial.log if message_of(line) == line.strip()]
         words = crash_lines(trial.log)[:1] or printed[-1:] or ["it ends when it loads it, its log does not say why"]
         return _blame(unloaded[0], trial, message_of(words[0]))
+    own = [f"{m['name']} ({', '.join(m['config'])})" for m in modules if m.get("config")]
+    if own and any("Module Configuration detected" in line for line in trial.log):
+        return f"module {' or '.join(own)}: it does not know all directives in config of its entry ({trial.error})"
+    last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
+    return f"a server with this configuration does not start ({trial.error}): {last}"
+
+
+def _before_modules(trial: Trial) -> str:
+    """Return why a server ended before it came to its modules, which are not to blame then; empty where it did not."""
     for line, following in zip(trial.log, trial.log[1:]):
         if "No such command in rename-command" in following:
             return (
@@ -343,11 +355,9 @@ def startup_fault(trial: Trial, modules: Sequence[dict[str, Any]]) -> str:
                 "A module's command can't be renamed, as Redis renames before it loads modules: list it in "
                 "restricted_commands of the module's entry"
             )
-    own = [f"{m['name']} ({', '.join(m['config'])})" for m in modules if m.get("config")]
-    if own and any("Module Configuration detected" in line for line in trial.log):
-        return f"module {' or '.join(own)}: it does not know all directives in config of its entry ({trial.error})"
-    last = message_of(trial.log[-1]) if trial.log else "it wrote no log"
-    return f"a server with this configuration does not start ({trial.error}): {last}"
+        if "Failed to configure TLS" in following:
+            return f"a server with this configuration does not start ({trial.error}): {message_of(line)}"
+    return ""
 
 
 def silent(trial: Trial, modules: Sequence[dict[str, Any]]) -> int | None:

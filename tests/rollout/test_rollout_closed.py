@@ -120,8 +120,13 @@ def test_verify_where_module_and_config_are_renamed_away(lab: Lab, fleet: list[H
             "from one place only",
         ),
         (
-            {"redis_server_tls_port": 6380, "redis_server_tls_cert_file": "/nowhere/server.crt"},
-            "/nowhere/server.crt",
+            {
+                "redis_server_tls_port": 6380,
+                "redis_server_tls_cert_file": "/nowhere/server.crt",
+                "redis_server_tls_key_file": "/nowhere/server.key",
+                "redis_server_tls_ca_cert_file": "/nowhere/ca.crt",
+            },
+            "does not start (exit status 1): Failed to load certificate: /nowhere/server.crt",
         ),
     ],
 )

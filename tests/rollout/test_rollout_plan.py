@@ -7,7 +7,7 @@ from rollout_kit import UNIT, Host, Lab, until
 
 
 def test_the_plan_of_a_primary_its_replica_and_a_server_by_itself(lab: Lab, fleet: list[Host]) -> None:
-    """The inventory says nothing of it; a replica that is down leaves nobody to hand over to, and nothing is changed."""
+    """The inventory says nothing of it. A replica that is down leaves nobody to hand over to. Nothing is changed."""
     _alone, primary, replica = fleet
     primary.cli("CONFIG", "SET", "protected-mode", "no")
     primary.cli("CONFIG", "SET", "bind", "0.0.0.0")
@@ -26,7 +26,9 @@ def test_the_plan_of_a_primary_its_replica_and_a_server_by_itself(lab: Lab, flee
     assert [host.snapshot() for host in fleet] == before
 
     # One that the inventory does not hold is named.
-    assert f"the replica {replica.address}:6379 is not in the inventory" in lab.ansible([primary], playbook="plan").output
+    assert (
+        f"the replica {replica.address}:6379 is not in the inventory" in lab.ansible([primary], playbook="plan").output
+    )
 
     replica.sh(f"systemctl stop {UNIT}")
     refused = lab.ansible(fleet, playbook="plan")

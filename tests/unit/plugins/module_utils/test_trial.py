@@ -179,6 +179,20 @@ class TestStartup:
         fault = self.fault(*loaded, LOG + "# Failed listening on unix socket, aborting.")
         assert fault.startswith("a server with this configuration does not start")
 
+    def test_what_ends_it_before_its_modules_is_not_their_fault(self) -> None:
+        fault = self.fault(
+            LOG + "* Running mode=standalone, port=0.",
+            LOG + "# Failed to load certificate: /crt: error:80000002",
+            LOG + "# Failed to configure TLS. Check logs for more info.",
+        )
+        assert fault == (
+            "a server with this configuration does not start (exit status 1): Failed to load certificate: /crt: "
+            "error:80000002"
+        )
+        fault = self.fault(">>> 'rename-command a.get (hidden)'", "No such command in rename-command")
+        assert "rename-command a.get (hidden)" in fault
+        assert "restricted_commands" in fault
+
     def test_without_a_log(self) -> None:
         assert self.fault(error="killed by signal 7").endswith("(killed by signal 7): it wrote no log")
 
