@@ -62,18 +62,21 @@ def lines(
     probe: Mapping[str, str] | None = None,
     aclfile: str = "",
     version: str = "",
+    login: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return the C(user) lines of redis.conf; none where nobody declares a user or restricts a command.
 
     I(modules) are those that are present, as in redis_modules. I(probe) has the name and the password of the user that
     this collection verifies with; there is none where the password is empty. I(version) is empty where it is not known
-    yet. Raises AclError.
+    yet. I(login) is how this collection is going to log in. Raises AclError.
     """
     restricted = [module for module in modules if module.get("restricted_commands")]
     probed = bool(probe and probe.get("password"))
     if not users and not restricted and not probed:
         return []
     found = faults(users, restricted, requirepass, probe if probed else None)
+    if not found and login is not None:
+        found = lockouts(users, login)
     have = _host.version_tuple(version)
     if have and have < SINCE:
         found.append(
@@ -147,6 +150,23 @@ def faults(
                     "not declare"
                 )
     return found
+
+
+def lockouts(users: Sequence[Mapping[str, Any]], login: Mapping[str, Any]) -> list[str]:
+    """Return why this collection could not log in to a server with these users any more."""
+    name = str(login.get("login_user") or DEFAULT_USER)
+    user = next((user for user in users if user["name"] == name and user.get("state") != "absent"), None)
+    mend = "declare in redis_modules_login an administrator of redis_server_acl_users"
+    if user is None:
+        declared = name == DEFAULT_USER
+        return [] if declared else [f"user {name}: redis_modules_login names it, but nobody declares it; {mend}"]
+    if not user.get("enabled", True):
+        return [f"user {name}: a rollout logs in as it, and it is disabled; {mend}"]
+    hashes = {"#" + str(value).lower() for value in user.get("password_hashes") or []}
+    hashes |= {digest(str(password)) for password in user.get("passwords") or []}
+    if hashes and digest(str(login.get("login_password") or "")) not in hashes:
+        return [f"user {name}: a rollout logs in as it, and the password that it has is none of the user's; {mend}"]
+    return []
 
 
 def _user_faults(user: Mapping[str, Any]) -> list[str]:

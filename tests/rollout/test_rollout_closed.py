@@ -120,6 +120,10 @@ def test_verify_where_module_and_config_are_renamed_away(lab: Lab, fleet: list[H
             "from one place only",
         ),
         (
+            {"redis_server_acl_users": [{"name": "default", "enabled": False}]},
+            "a rollout logs in as it, and it is disabled",
+        ),
+        (
             {
                 "redis_server_tls_port": 6380,
                 "redis_server_tls_cert_file": "/nowhere/server.crt",

@@ -42,7 +42,9 @@ class TestLines:
         assert _acl.lines([ADMIN], [], "pw", version=version)[0] == f"user default on #{SHA} ~*{channels} +@all"
 
     def test_unless_it_is_declared(self) -> None:
-        assert _acl.lines([{"name": "default", "enabled": False}], []) == ["user default off"]
+        admin = {"login_user": "admin", "login_password": "pw"}
+        lines = _acl.lines([{"name": "default", "enabled": False}, ADMIN], [], login=admin)
+        assert lines[0] == "user default off"
 
     def test_absent_users_have_no_line(self) -> None:
         assert len(_acl.lines([ADMIN, {"name": "old", "state": "absent"}], [])) == 2
@@ -108,6 +110,39 @@ class TestFaults:
 
     def test_an_aclfile_alone_is_fine(self) -> None:
         assert _acl.lines([], [], aclfile="/a") == []
+
+
+class TestLockouts:
+    """The rollout's own login has to be one of the users."""
+
+    CLOSED = {"name": "default", "enabled": False}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        ("users", "login", "words"),
+        [
+            ([CLOSED], {}, "user default: a rollout logs in as it, and it is disabled"),
+            ([ADMIN], {"login_user": "adnin", "login_password": "pw"}, "user adnin: redis_modules_login names it"),
+            ([ADMIN], {"login_user": "admin", "login_password": "other"}, "none of the user's"),
+            ([ADMIN], {"login_user": "admin"}, "none of the user's"),
+            ([{**ADMIN, "state": "absent"}], {"login_user": "admin", "login_password": "pw"}, "nobody declares it"),
+        ],
+    )
+    def test_it_would_be_shut_out(self, users: Any, login: Any, words: str) -> None:
+        text = refused(users, [], login=login)
+        assert words in text
+        assert "other" not in text
+
+    @pytest.mark.parametrize(
+        ("users", "login"),
+        [
+            ([CLOSED, ADMIN], {"login_user": "admin", "login_password": "pw"}),
+            ([ADMIN], {"login_password": "of the default user"}),
+            ([{"name": "admin", "password_hashes": [SHA.upper()]}], {"login_user": "admin", "login_password": "pw"}),
+            ([{"name": "default", "nopass": True}], {}),
+        ],
+    )
+    def test_it_gets_in(self, users: Any, login: Any) -> None:
+        assert _acl.lines(users, [], login=login)
 
 
 class TestChanges:
