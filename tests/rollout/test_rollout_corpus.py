@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from corpus import ACCEPTED, BASE, BESIDE, CORPUS, HOSTS, NEVER, PREPARE, READIN
 from rollout_kit import FOLDER, LOG, MODULES, Done, Entry, Host, Lab
 
 ACLFILE = "/etc/redis/users.acl"
+CHANGE = str(Path(__file__).with_name("change.yml"))
+"""The playbook: packages, header and compiler have no part in it."""
+
 DATA = f"""
 redis-cli SET text value
 redis-cli RPUSH list a b c
@@ -152,6 +156,7 @@ class Ground:
             before = on_all(concerned, look)
             done = self.lab.ansible(
                 concerned.values(),
+                playbook=CHANGE,
                 host_variables={host: {"redis_modules": self.modules(hosts[host])} for host in concerned},
                 **{**self.variables, **case.variables},
             )
