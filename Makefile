@@ -2,8 +2,8 @@
 
 .DEFAULT_GOAL := help
 GATES := $(shell tools/gate --list)
-ON_HOSTS := example molecule rollout
-.PHONY: help setup collection demo demo-down test bench release-notes clean $(GATES)
+ON_HOSTS := example molecule rollout pull
+.PHONY: help setup collection demo demo-down test bench release-notes clean $(GATES) pull
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,7 @@ bench: ## Measure what a rollout costs, and write it into docs/benchmarks.md
 	@tools/setup lab run
 	@tools/collection
 	@PATH="$(CURDIR)/build/venv/bin:$$PATH" build/venv/bin/python benchmarks/trial_cost.py
+	@PATH="$(CURDIR)/build/venv/bin:$$PATH" build/venv/bin/python benchmarks/cluster_order.py
 
 release-notes: ## Make CHANGELOG.md from the fragments, for the version in galaxy.yml
 	@tools/setup run gates

@@ -53,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     with_lab(up)
     with_limit(up)
     up.add_argument(
-        "--image", choices=KINDS, default="bare", help="bare: Debian and sshd; ready: Redis and a compiler, too"
+        "--image",
+        choices=KINDS,
+        default="bare",
+        help="bare: Debian and sshd; ready: Redis and a compiler, too; site: Redis and git",
     )
     up.add_argument("hosts", nargs="+", metavar="HOST=SUITE")
     down = command("down", "take a lab down, whatever there is of it", do_down)

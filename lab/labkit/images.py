@@ -20,6 +20,9 @@ from labkit.state import load_state
 
 BARE = ("systemd", "systemd-sysv", "dbus", "python3", "openssh-server", "iproute2", "ca-certificates", "sudo")
 READY = ("redis-server", "build-essential", "nftables", "python3-redis", "python3-pyelftools", "python3-jmespath")
+# What an edge site's image has, and no more; Debian 11 has no ansible-core.
+SITE = ("redis-server", "git", "openssh-client")
+SITE_SINCE_BOOKWORM = ("ansible-core",)
 # What the machine's own apt was told about the network holds for the hosts' apt too.
 INHERITED_APT_OPTIONS = ("Acquire::http::Proxy", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
 # Each host gets its own identity at its first boot; an image must not have one.
@@ -49,7 +52,8 @@ def inherited_apt_options() -> list[str]:
 
 def recipe(config: Config, suite: str, kind: str, apt_options: Iterable[str]) -> list[str]:
     """The mmdebstrap call, without the target folder."""
-    packages = BARE + READY if kind == "ready" else BARE
+    more = {"bare": (), "ready": READY, "site": SITE + (SITE_SINCE_BOOKWORM if suite != "bullseye" else ())}
+    packages = BARE + more[kind]
     return [
         "mmdebstrap",
         "--mode=root",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from labkit.errors import LabError
 
 SUITES = ("bullseye", "bookworm", "trixie")
-KINDS = ("bare", "ready")
+KINDS = ("bare", "ready", "site")
 # Folders of LAB_DIR that are not labs.
 RESERVED_LAB_NAMES = ("images",)
 DEFAULT_IPV4 = "10.213.0.0/16"

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from typing import Any, Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
+from ansible.executor.process.worker import WorkerProcess
 from ansible.utils.display import Display
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
@@ -16,8 +18,13 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _build,
     _declaration,
     _firewall,
+    _gates,
+    _instances,
     _limits,
+    _lock,
     _preflight,
+    _publish,
+    _pull,
     _release,
     _report,
     _settings,
@@ -35,6 +42,8 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
             _acl.AclError,
             _declaration.DeclarationError,
             _firewall.FirewallError,
+            _gates.GateError,
+            _publish.PublishError,
             _release.ReleaseError,
             _settings.SettingError,
             _waves.WavesError,
@@ -111,11 +120,41 @@ def limit_lines(limits: Mapping[str, Any]) -> list[str]:
     return _limits.limit_lines(limits)
 
 
-def rollout_plan(told: Mapping[str, Any], sizes: list[Any], shards_at_once: int) -> dict[str, Any]:
+def rollout_plan(told: Mapping[str, Any], **wishes: Any) -> dict[str, Any]:
     """Return in which waves a fleet can be changed, what stands against it, and both as text. Raises WavesError."""
-    planned = _waves.plan(told, sizes, shards_at_once)
-    waves = [[step._asdict() for step in wave] for wave in planned.waves]
+    planned = _waves.plan(told, _waves.Wishes(**wishes))
+    waves = [[{**step._asdict(), "wave": number} for step in wave] for number, wave in enumerate(planned.waves, 1)]
     return {"waves": waves, "faults": planned.faults, "warnings": planned.warnings, "lines": _waves.lines(planned)}
+
+
+def host_pattern(hosts: str | list[str]) -> str:
+    """Return which hosts a play is for, as its keyword C(hosts) takes it. Raises where nobody is named."""
+    pattern = hosts if isinstance(hosts, str) else ",".join(hosts)
+    if not pattern.strip():
+        raise AnsibleFilterError(
+            "redis_hosts names nobody; give a group, a pattern or a list of them, or leave it away"
+        )
+    return pattern
+
+
+def run_owner(who: str = "") -> dict[str, Any]:
+    """Return what a lock says of its owner, for the ansible-playbook that runs this."""
+    # Tasks are templated in workers that it forks, for each host and task another; some templates in itself.
+    parent = multiprocessing.parent_process()
+    forked = isinstance(multiprocessing.current_process(), WorkerProcess)
+    return _lock.run_owner(parent.pid if forked and parent and parent.pid else os.getpid(), who)
+
+
+def from_repository(modules: list[dict[str, Any]], tree: str, platform: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the modules with the artifacts of the fleet's repository at I(tree) in the place of their sources.
+
+    Raises AnsibleFilterError where none fits this platform.
+    """
+    told = _pull.read_json(os.path.join(tree, _pull.MANIFEST))
+    try:
+        return _pull.from_repository(modules, told.get("artifacts", []), platform, tree)
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 class FilterModule:
@@ -141,13 +180,26 @@ class FilterModule:
             "undeclared_users": _acl.undeclared,
             "firewall_wanted": speaking(firewall_wanted),
             "firewall_peers": speaking(_firewall.peers),
+            "instance_faults": _instances.faults,
+            "host_pattern": host_pattern,
+            "run_owner": run_owner,
+            "dead_runs": _lock.dead_runs,
             "rollout_plan": speaking(rollout_plan),
-            "report_rows": lambda results, hosts, trials=None, firewalls=None: _report.rows(
-                hosts, results, trials, firewalls
+            "rollout_halt": _waves.halt,
+            "rollout_progress": _waves.progress,
+            "failed_gates": speaking(_gates.failed),
+            "report_rows": lambda results, hosts, trials=None, firewalls=None, pulls=None: _report.rows(
+                hosts, results, trials, firewalls, pulls
             ),
             "io_threads": speaking(io_threads),
             "limit_lines": speaking(limit_lines),
             "dropin_lines": speaking(_limits.dropin_lines),
+            "builds_shared": _publish.shares,
+            "publish_faults": speaking(_publish.module_faults),
+            "published_artifact": _publish.entry,
+            "wheels_download": speaking(_publish.download_command),
+            "from_repository": from_repository,
+            "signer_faults": _pull.signer_faults,
             "preflight_table": _preflight.table,
             "report_table": _report.table,
         }

@@ -14,7 +14,7 @@ import hashlib
 import re
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _settings
 
 SINCE = (6, 0)
 CHANNELS_SINCE = (6, 2)
@@ -63,12 +63,14 @@ def lines(
     aclfile: str = "",
     version: str = "",
     login: Mapping[str, Any] | None = None,
+    withheld: Sequence[str] = (),
 ) -> list[str]:
     """Return the C(user) lines of redis.conf; none where nobody declares a user or restricts a command.
 
     I(modules) are those that are present, as in redis_modules. I(probe) has the name and the password of the user that
     this collection verifies with; there is none where the password is empty. I(version) is empty where it is not known
-    yet. I(login) is how this collection is going to log in. Raises AclError.
+    yet. I(login) is how this collection is going to log in. I(withheld) are commands that nobody may run for now, as
+    not all servers have them yet; where nobody declares a user, it has no effect. Raises AclError.
     """
     restricted = [module for module in modules if module.get("restricted_commands")]
     probed = bool(probe and probe.get("password"))
@@ -98,10 +100,10 @@ def lines(
         declared.insert(0, {"name": DEFAULT_USER, "rules": everything, **passwords})
     if probe and probed:
         declared.append({"name": probe["name"], "passwords": [probe["password"]], "rules": list(PROBE_RULES)})
-    return [_line(user, restricted) for user in declared]
+    return [_line(user, restricted, withheld) for user in declared]
 
 
-def _line(user: Mapping[str, Any], restricted: Sequence[Mapping[str, Any]]) -> str:
+def _line(user: Mapping[str, Any], restricted: Sequence[Mapping[str, Any]], withheld: Sequence[str]) -> str:
     """Return the line of one valid user; who may run restricted commands is decided last, after its own rules."""
     words = ["on" if user.get("enabled", True) else "off"]
     words += ["nopass"] if user.get("nopass") else []
@@ -111,7 +113,8 @@ def _line(user: Mapping[str, Any], restricted: Sequence[Mapping[str, Any]]) -> s
     for module in restricted:
         sign = "+" if user["name"] in (module.get("restricted_to") or []) else "-"
         words += [sign + str(command).lower() for command in module["restricted_commands"]]
-    return _conf.render([_conf.Directive("user", (str(user["name"]), *words))]).rstrip("\n")
+    words += [f"-{command}" for command in withheld]
+    return _settings.conf_line("user", [user["name"], *words])
 
 
 def faults(
@@ -281,3 +284,17 @@ def undeclared(running: Sequence[str] | None, users: Sequence[Mapping[str, Any]]
     """Return the users of a running server that nobody declares, present or absent."""
     names = {str(user["name"]) for user in users} | {DEFAULT_USER, probe}
     return [name for name in running or [] if name not in names]
+
+
+def withholding(users: Mapping[str, Sequence[str]], commands: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the words after ACL that keep all users from these commands, for those that are not kept from them yet.
+
+    I(users) are the words of each user's rule, as Client.users() returns them.
+    """
+    denied = [f"-{command}" for command in commands]
+    return [
+        ("SETUSER", name, *missing)
+        for name, words in users.items()
+        for missing in [[word for word in denied if word not in words]]
+        if missing
+    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 import traceback
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
@@ -65,6 +66,16 @@ class LoadedModule(NamedTuple):
         return self.path == ""
 
 
+def without_command(error: Exception | str) -> str:
+    """Return the server's words without the command, whose new name may be a secret."""
+    return str(error).split(": ", 1)[-1]
+
+
+def end_of(error: Exception) -> str:
+    """Return the end of the server's words: what comes before may quote the digest of a password."""
+    return str(error).rsplit(": ", maxsplit=1)[-1]
+
+
 def text(value: Any) -> Any:
     """Decode what the server sent; bytes that are no UTF-8 survive as surrogates."""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
@@ -95,10 +106,10 @@ def parse_module_list(reply: Any) -> list[LoadedModule]:
     return sorted(modules)
 
 
-def parse_info(reply: bytes) -> dict[str, str]:
+def parse_info(reply: Any) -> dict[str, str]:
     """Read the raw text of INFO into a flat dict; repeated fields (C(module)) keep the last, as nobody needs them."""
     fields = {}
-    for line in reply.decode("utf-8", "surrogateescape").splitlines():
+    for line in str(text(reply)).splitlines():
         if line and not line.startswith("#") and ":" in line:
             name, value = line.split(":", 1)
             fields[name] = value
@@ -171,8 +182,7 @@ class Client:
 
     def info(self) -> dict[str, str]:
         """INFO, all default sections, as a flat dict of text."""
-        reply = self.call("INFO")
-        return parse_info(reply if isinstance(reply, bytes) else str(reply).encode())
+        return parse_info(self.call("INFO"))
 
     def modules(self) -> list[LoadedModule]:
         """What MODULE LIST reports, or HELLO, which gives the same list to a user that may not run MODULE LIST."""
@@ -203,20 +213,30 @@ class Client:
     def users(self, acl_command: str = "ACL") -> dict[str, list[str]]:
         """ACL LIST: the words of each user's rule; Redis before 8.0 may change their order from one time to the next.
 
-        I(acl_command) is the name of ACL where rename-command changed it. Raises ServerError.
+        I(acl_command) is the name of ACL where rename-command changed it; empty where it was taken away. Raises
+        ServerError.
         """
-        name = acl_command or "ACL"
+        if not acl_command:
+            raise ServerError(f"{self.where}: ACL is renamed away, so its users cannot be read")
         try:
-            rules = [str(text(line)).split() for line in self.call(name, "LIST")]
+            rules = [str(text(line)).split() for line in self.call(acl_command, "LIST")]
         except ServerError as error:
             # Its new name is a secret.
-            raise type(error)(f"ACL LIST at {self.where}: {str(error).split(': ', 1)[-1]}") from error
+            raise type(error)(f"ACL LIST at {self.where}: {without_command(error)}") from error
         # Everybody's rule but that of the default user that nobody has touched has this one; its contrary tells.
         return {words[1]: [word for word in words[2:] if word != "sanitize-payload"] for words in rules}
 
     def set(self, name: str, value: str) -> None:
         """CONFIG SET. Raises ServerError where the server refuses."""
         self.call(self.config_command, "SET", name, value)
+
+    def heard(self, channel: str, seconds: float) -> Iterator[str]:
+        """Subscribe, and give each message that comes within this time; the connection is of no other use then."""
+        self.call("SUBSCRIBE", channel)
+        end = time.monotonic() + seconds
+        with _as_server_error(f"SUBSCRIBE {channel} at {self.where}"):
+            while self._connection.can_read(timeout=max(0.0, end - time.monotonic())):
+                yield str(text(self._connection.read_response()[2]))
 
     def close(self) -> None:
         """End the connection; never raises."""

@@ -244,18 +244,7 @@ def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> list
     follows no primary and logs to standard output.
     """
     kept = [d for d in directives if d.name not in PLACE_BOUND_DIRECTIVES]
-    own = (
-        [
-            # With no TLS port, only this lets the server look at the certificates.
-            Directive("tls-replication", ("yes",)),
-        ]
-        if uses_tls(directives)
-        else []
-    )
-    if any(d.name == "user" for d in directives):
-        # The default user may be closed, and what it may do is not to be touched.
-        own.append(Directive("user", (TRIAL_USER, "on", "nopass", "~*", "+@all")))
-    own += [
+    own = [
         Directive("port", ("0",)),
         Directive("unixsocket", (socket,)),
         Directive("unixsocketperm", ("700",)),
@@ -263,7 +252,18 @@ def for_trial(directives: Sequence[Directive], folder: str, socket: str) -> list
         Directive("daemonize", ("no",)),
         Directive("logfile", ("",)),
     ]
+    if uses_tls(directives):
+        # With no TLS port, only this lets the server look at the certificates.
+        own.append(Directive("tls-replication", ("yes",)))
+    if has_users(directives):
+        # The default user may be closed, and what it may do is not to be touched.
+        own.append(Directive("user", (TRIAL_USER, "on", "nopass", "~*", "+@all")))
     return own + kept
+
+
+def has_users(directives: Iterable[Directive]) -> bool:
+    """Whether a redis.conf names the server's users."""
+    return any(directive.name == "user" for directive in directives)
 
 
 def uses_tls(directives: Sequence[Directive]) -> bool:

@@ -306,8 +306,13 @@ def judging_chain(chain: str, prefix: str) -> list[str]:
     ]
 
 
-def unit(nft: str) -> str:
-    """Return the systemd unit that loads the rules at boot."""
+def unit(nft: str, server: str) -> str:
+    """Return the systemd unit that loads the rules at boot, before the server's unit starts.
+
+    I(server) is that unit's own name. Were an alias named here, systemd would take it for another unit for as long as
+    the server's is disabled, and lose sight of the running server once it is enabled again: the next start of it would
+    be of a second one. Seen with systemd 247 and 257.
+    """
     return f"""\
 # Written by the role edgeops.redis_modules.redis_firewall.
 [Unit]
@@ -322,7 +327,7 @@ After=nftables.service
 # password or protected mode, and the failed unit shows in systemctl --failed and in redis_verify. The rules were tried
 # before they were written: what is left is a host whose nft or kernel is broken, and there a database that stays away
 # would be the greater harm.
-Before=network-pre.target redis-server.service redis.service shutdown.target
+Before=network-pre.target {server} shutdown.target
 
 [Service]
 Type=oneshot

@@ -9,6 +9,7 @@ No binary package ships the file. The source package of the same upstream versio
 from __future__ import annotations
 
 import glob
+import hashlib
 import lzma
 import os
 import re
@@ -20,6 +21,13 @@ from typing import Callable, Tuple
 Run = Callable[..., Tuple[int, str, str]]
 
 HEADER = "redismodule.h"
+
+
+def given_name(sha256: str) -> str:
+    """Return the name of the folder in the cache that keeps a header which was given by its digest."""
+    return "given-" + sha256.lower()[:16]
+
+
 MEND = (
     "give redis_toolchain_header a path on the controller or a URL with its sha256, or put the redismodule.h "
     "that the module was written for into its src (it is src/redismodule.h of Redis' own sources)"
@@ -79,6 +87,16 @@ def from_tarballs(folder: str, version: str) -> bytes:
     raise HeaderError(f"the source package of Redis {version} holds no src/{HEADER}")
 
 
+def has_upstream(folder: str, showsrc: str) -> bool:
+    """Whether I(folder) holds an upstream tarball of Redis as C(apt-cache showsrc) knows it, by its SHA-256."""
+    for path in glob.glob(os.path.join(folder, "*.orig.tar.*")):
+        with open(path, "rb") as stream:
+            digest = hashlib.sha256(stream.read()).hexdigest()
+        if re.search(rf"(?m)^ {digest} \d+ {re.escape(os.path.basename(path))}$", showsrc):
+            return True
+    return False
+
+
 def _member(path: str, name: str) -> bytes:
     """Return a file out of the one folder that an upstream tarball holds; empty where it is not there."""
     with tarfile.open(path) as archive:
@@ -107,11 +125,12 @@ def from_debian(run: Run, version: str, folder: str, etc: str = "/etc/apt") -> b
         download = os.path.join(folder, "src")
         shutil.rmtree(download, ignore_errors=True)
         os.mkdir(download)
-        # Not every file of a security update is kept on every mirror; the next candidate has the same upstream file.
+        # Not every file of a security update is kept on every mirror. Debian's own files are not needed, and the next
+        # candidate has the same upstream file.
         code, _out, said = run(
             ["apt-get", *options, "-q", "source", "--download-only", f"redis={candidate}"], cwd=download
         )
-        if code == 0:
+        if code == 0 or has_upstream(download, out):
             return from_tarballs(download, version)
     raise HeaderError(f"the source package of Redis {version} can't be fetched: {_last(said)}")
 

@@ -11,7 +11,7 @@ import os
 import pwd
 import re
 import stat
-from typing import Any, Callable, Iterable, NamedTuple, Tuple
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Tuple
 
 Run = Callable[..., Tuple[int, str, str]]
 """AnsibleModule.run_command: (arguments) -> (return code, stdout, stderr)."""
@@ -109,7 +109,7 @@ def server_version(run: Run, binary: str) -> str:
 def unit_state(run: Run, unit: str) -> dict[str, str]:
     """Return what systemd knows of the unit; C(LoadState=not-found) where there is no such unit."""
     wanted = "LoadState,ActiveState,SubState,Result,Type,MainPID,InvocationID,NeedDaemonReload,UnitFileState"
-    wanted += ",FragmentPath,DropInPaths"
+    wanted += ",FragmentPath,DropInPaths,ProtectHome,PrivateTmp"
     code, out, err = run(["systemctl", "show", unit, "-p", wanted])
     if code != 0:
         return {"LoadState": "unknown", "error": err.strip()}
@@ -123,7 +123,7 @@ def systemd_version(run: Run) -> int:
     return int(match.group(1)) if match else 0
 
 
-def main_pid(unit: dict[str, str]) -> int:
+def main_pid(unit: Mapping[str, str]) -> int:
     """Return the pid of the unit's process; 0 where none runs."""
     try:
         return int(unit.get("MainPID", "0"))
@@ -239,13 +239,18 @@ def log_excerpt(run: Run, unit: str, logfile: str, lines: int = LOG_LINES) -> li
     return found
 
 
-def online_cpus() -> str:
-    """Return the CPUs that the kernel runs on, as C(0-3); empty where it does not tell."""
+def read_text(path: str) -> str:
+    """Return the text of a file that says something about this host; empty where it is not there or can't be read."""
     try:
-        with open("/sys/devices/system/cpu/online", encoding="utf-8") as stream:
-            return stream.read().strip()
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
     except OSError:
         return ""
+
+
+def online_cpus() -> str:
+    """Return the CPUs that the kernel runs on, as C(0-3); empty where it does not tell."""
+    return read_text("/sys/devices/system/cpu/online").strip()
 
 
 def facts_of_platform() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _lock
 
 COLUMNS = ("host", "redis", "module", "version", "path", "sha256", "verdict")
 DIGITS = 12
@@ -19,12 +19,15 @@ def rows(
     results: Mapping[str, Any],
     trials: Mapping[str, Any] | None = None,
     firewalls: Mapping[str, Any] | None = None,
+    pulls: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row for each module of each host, in the order of I(hosts).
 
     I(results) maps a host to the result of redis_modules_confirm; a host without one was not reached. I(trials) maps
     a host to the result of redis_trial in the same run; what the modules register there goes into their rows.
     I(firewalls) maps a host to the result of redis_firewall, where it is in use; it goes into each row of the host.
+    I(pulls) maps a host to the status of its edge agent, where it has one, and to when it was read, in seconds since
+    1970.
     Each row has its host's exposure as a number, None where it is not known.
     """
     found: list[dict[str, Any]] = []
@@ -57,7 +60,21 @@ def rows(
         said = _firewall.summary((firewalls or {}).get(row["host"]) or {})
         if said:
             row["firewall"] = said
+        if (pulls or {}).get(row["host"]):
+            row["pull"] = pull_summary(**(pulls or {})[row["host"]])
     return found
+
+
+def pull_summary(status: Mapping[str, Any], now: int) -> str:
+    """Return what a site's agent says of itself, in one line; I(status) is empty where it has not run."""
+    if not status:
+        return "the agent has not run"
+    said = f"{status['result']} {_lock.ago(now - int(status['last_run']))}"
+    if status["result"] != "converged":
+        since = _lock.ago(now - int(status["last_success"])) if status["last_success"] else "never"
+        said += f": {status['reason']}; last brought up to date {since}"
+    said += f", commit {status['applied'][:DIGITS] or 'none'}"
+    return said + ("; its clock is wrong" if status["clock_is_wrong"] else "")
 
 
 def registered(tried: Mapping[str, Any] | None) -> dict[str, str]:
@@ -89,7 +106,7 @@ def _row(host: str, redis: str, verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as a text table, with what differs, each host's firewall and its exposure below it."""
+    """Return the rows as a text table, with what differs, each host's firewall, agent and exposure below it."""
     widths = {c: max([len(c)] + [len(row[c]) for row in found]) for c in COLUMNS}
     lines = ["  ".join(c.ljust(widths[c]) for c in COLUMNS).rstrip()]
     lines.append("  ".join("-" * widths[c] for c in COLUMNS))
@@ -97,6 +114,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     lines += [f"{row['host']}, module {row['module']}: {row['differences']}" for row in found if row["differences"]]
     firewalls = {row["host"]: row["firewall"] for row in found if row.get("firewall")}
     lines += [f"{host}, firewall: {said}" for host, said in firewalls.items()]
+    pulls = {row["host"]: row["pull"] for row in found if row.get("pull")}
+    lines += [f"{host}, pull: {said}" for host, said in pulls.items()]
     exposures = {row["host"]: row["exposure"] for row in found if row.get("exposure") is not None}
     if exposures:
         told = ", ".join(f"{host} {exposure}" for host, exposure in exposures.items())

@@ -138,15 +138,13 @@ def module_lines(modules: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Where CONFIG REWRITE would spoil a loadmodule line, a comment before it keeps it for the next start (see _unit).
     """
-    lines = []
     present = [module for module in modules if module["state"] == "present"]
-    spoils = _conf.rewrite_spoils(
-        [_conf.Directive("loadmodule", (module["path"], *map(str, module["args"]))) for module in present]
-    )
-    for module in modules:
-        if module["state"] == "present":
-            line = conf_line("loadmodule", [module["path"], *module["args"]])
-            lines += [_conf.KEPT + line, line] if spoils else [line]
-            config: dict[str, str] = module["config"]
-            lines += [conf_line(name, value) for name, value in config.items()]
+    loads = [_conf.Directive("loadmodule", (module["path"], *module["args"])) for module in present]
+    spoils = _conf.rewrite_spoils(loads)
+    lines = []
+    for module, load in zip(present, loads):
+        line = _conf.render([load]).rstrip("\n")
+        lines += [_conf.KEPT + line, line] if spoils else [line]
+        config: dict[str, str] = module["config"]
+        lines += [conf_line(name, value) for name, value in config.items()]
     return lines

@@ -9,16 +9,19 @@ run begins is kept: it is the last state that is known to have been whole.
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import io
 import json
 import os
+import re
 import shutil
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _release, _topology
 
 FOLDER = "/var/lib/edgeops-redis-modules/before"
+PACKAGED = ("redis-server.service", "redis.service")
 INDEX = "index.json"
 EVERYWHERE = ("*", "0.0.0.0", "::", "::*")  # noqa: S104
 
@@ -48,6 +51,12 @@ class Snapshot(NamedTuple):
     modules: dict[str, int] | None
     settings: dict[str, str] | None
     users: dict[str, list[str]] | None = None
+
+
+def folder_of(unit: str) -> str:
+    """Return where the snapshot of a unit's server is kept: several on one host have one each."""
+    name = unit if unit.endswith(".service") else f"{unit}.service"
+    return FOLDER if name in PACKAGED else f"{FOLDER}-{name}"
 
 
 def load(folder: str) -> Snapshot | None:
@@ -106,10 +115,26 @@ def close(folder: str) -> None:
         for temporary in _release.temporaries(kept.path):
             _release.remove(temporary)
     trials = [os.path.join(os.path.dirname(path), _release.STAGED) for path in module_paths(snapshot)]
-    # A trial on the host's own data has a copy of them.
-    trials += glob.glob(f"{glob.escape(os.path.dirname(folder))}/redis-trial-*")
+    # A trial on the host's own data has a copy of them. One that another instance's rollout is at lives on.
+    beside = glob.glob(f"{glob.escape(os.path.dirname(folder))}/redis-trial-*")
+    trials += [path for path in beside if _is_left(path)]
     for path in trials:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left(path: str) -> bool:
+    """Whether the folder of a trial is what a dead process left: a live one holds it (see _trial.Workshop)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def put_back(snapshot: Snapshot) -> list[str]:
@@ -135,6 +160,26 @@ def put_back(snapshot: Snapshot) -> list[str]:
             _release.replace(kept.copy, kept.path, uid, gid, int(kept.mode, 8), keep_time=True)
             done.append(kept.path)
     return done
+
+
+def keep_primary(conf_path: str, follows: str) -> bool:
+    """Let the redis.conf that was put back name whom the server follows by now, and return whether it did not.
+
+    I(follows) is C(HOST PORT), empty for nobody. A failover may have changed that since, and a start must not undo it.
+    Only in a redis.conf that this collection wrote: from then on failovers decide. Raises OSError and KeyError.
+    """
+    if not _conf.is_ours(conf_path) or _topology.declared_primary(_conf.directives_of(conf_path)) == follows:
+        return False
+    found = _host.file_state(conf_path)
+    if found is None:
+        return False
+    with open(conf_path, encoding="utf-8", errors="surrogateescape") as stream:
+        lines = stream.read().rstrip("\n").split("\n")
+    lines = [line for line in lines if not re.match(r"\s*(replicaof|slaveof)\s", line, re.IGNORECASE)]
+    text = "\n".join([*lines, *([f"replicaof {follows}"] if follows else [])]) + "\n"
+    uid, gid = _release.owner_ids(found.owner, found.group)
+    _release.write(io.BytesIO(text.encode("utf-8", "surrogateescape")), conf_path, uid, gid, int(found.mode, 8))
+    return True
 
 
 def former_directives(snapshot: Snapshot, conf_path: str) -> list[_conf.Directive]:

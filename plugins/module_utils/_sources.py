@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import configparser
 import glob
-import os
 import re
 import shutil
 import socket
@@ -218,12 +217,12 @@ def connect_all(endpoints: Sequence[Endpoint], seconds: float = SECONDS) -> dict
 def of_host(run: _host.Run, etc: str = "/etc") -> list[Source]:
     """Return the sources that this host's package manager is configured with."""
     if shutil.which("apt-config"):
-        uris = apt_list_uris(_read(f"{etc}/apt/sources.list"))
+        uris = apt_list_uris(_host.read_text(f"{etc}/apt/sources.list"))
         for path in sorted(glob.glob(f"{etc}/apt/sources.list.d/*")):
             if path.endswith(".list"):
-                uris += apt_list_uris(_read(path))
+                uris += apt_list_uris(_host.read_text(path))
             elif path.endswith(".sources"):
-                uris += deb822_uris(_read(path))
+                uris += deb822_uris(_host.read_text(path))
         _code, dump, _err = run(["apt-config", "dump"])
         settings = apt_settings(dump)
         found = []
@@ -232,9 +231,11 @@ def of_host(run: _host.Run, etc: str = "/etc") -> list[Source]:
             # No endpoint can be told from a dollar sign: see endpoint().
             found.append(Source(uri, "http://$auto-detect" if proxy is None else proxy or environment_proxy(uri)))
         return found
-    proxy = dnf_proxy(_read(f"{etc}/dnf/dnf.conf"))
+    proxy = dnf_proxy(_host.read_text(f"{etc}/dnf/dnf.conf"))
     repositories = [
-        source for path in sorted(glob.glob(f"{etc}/yum.repos.d/*.repo")) for source in dnf_sources(_read(path), proxy)
+        source
+        for path in sorted(glob.glob(f"{etc}/yum.repos.d/*.repo"))
+        for source in dnf_sources(_host.read_text(path), proxy)
     ]
     return [source if source.proxy else Source(source.uri, environment_proxy(source.uri)) for source in repositories]
 
@@ -259,13 +260,3 @@ def cached_packages(packages: Sequence[str], var: str = "/var") -> list[str]:
     """Return which of the packages lie in the package manager's cache on this host."""
     patterns = (f"{var}/cache/apt/archives/%s_*.deb", f"{var}/cache/dnf/*/packages/%s-[0-9]*.rpm")
     return [name for name in packages if any(glob.glob(pattern % glob.escape(name)) for pattern in patterns)]
-
-
-def _read(path: str) -> str:
-    if not os.path.exists(path):
-        return ""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""

@@ -143,7 +143,7 @@ def look(run: _host.Run, wanted: Wanted) -> Facts:
     version = _host.server_version(run, wanted.binary)
     has_systemctl = bool(shutil.which("systemctl"))
     booted = os.path.isdir("/run/systemd/system")
-    unit = _unit(run, wanted.unit) if has_systemctl and booted else {}
+    unit = _host.unit_state(run, wanted.unit) if has_systemctl and booted else {}
     pid = _host.main_pid(unit)
     missing = tuple(_sources.missing_packages(run, wanted.packages))
     header_needed = _header_needed(wanted, version)
@@ -154,26 +154,28 @@ def look(run: _host.Run, wanted: Wanted) -> Facts:
     header = [_sources.Source(wanted.header, _sources.environment_proxy(wanted.header))] if by_url else []
     tried = _sources.connect_all(_sources.endpoints([*sources, *header]))
     quota = parse_cpu_quota(
-        _read(f"{group}/cpu.max"), _read(f"{group}/cpu/cpu.cfs_quota_us"), _read(f"{group}/cpu/cpu.cfs_period_us")
+        _host.read_text(f"{group}/cpu.max"),
+        _host.read_text(f"{group}/cpu/cpu.cfs_quota_us"),
+        _host.read_text(f"{group}/cpu/cpu.cfs_period_us"),
     )
     cores = float(_host.facts_of_platform()["cores"])
-    limits = (_read(f"{group}/memory.max"), _read(f"{group}/memory/memory.limit_in_bytes"))
+    limits = (_host.read_text(f"{group}/memory.max"), _host.read_text(f"{group}/memory/memory.limit_in_bytes"))
     return Facts(
         kernel=os.uname().release,
-        os_release=parse_os_release(_read("/etc/os-release") or _read("/usr/lib/os-release")),
+        os_release=parse_os_release(_host.read_text("/etc/os-release") or _host.read_text("/usr/lib/os-release")),
         booted_by_systemd=booted,
-        first_process=_read("/proc/1/comm").strip(),
+        first_process=_host.read_text("/proc/1/comm").strip(),
         systemd=_host.systemd_version(run) if has_systemctl else 0,
         container=_container(),
         binary_there=os.path.exists(wanted.binary),
         redis=version,
         cores=cores if quota is None else min(cores, quota),
-        memory=memory_of(_read("/proc/meminfo"), limits),
+        memory=memory_of(_host.read_text("/proc/meminfo"), limits),
         places=_places(wanted, bool(missing)),
-        server_bytes=parse_meminfo(_read(f"/proc/{pid}/status")).get("VmRSS", 0) if pid else 0,
+        server_bytes=parse_meminfo(_host.read_text(f"/proc/{pid}/status")).get("VmRSS", 0) if pid else 0,
         modules_bytes=sum(_size(path) for path in glob.glob(os.path.join(glob.escape(wanted.folder), "*.so"))),
-        thp=parse_chosen(_read("/sys/kernel/mm/transparent_hugepage/enabled")),
-        overcommit=_read("/proc/sys/vm/overcommit_memory").strip(),
+        thp=parse_chosen(_host.read_text("/sys/kernel/mm/transparent_hugepage/enabled")),
+        overcommit=_host.read_text("/proc/sys/vm/overcommit_memory").strip(),
         synchronised=clock_synchronised(),
         unit=unit,
         missing=missing,
@@ -214,15 +216,10 @@ def clock_synchronised() -> bool | None:
     return bool(timex.maxerror < MOST_ERROR)
 
 
-def _unit(run: _host.Run, unit: str) -> dict[str, str]:
-    _code, out, _err = run(["systemctl", "show", unit, "-p", "LoadState,MainPID,ProtectHome,PrivateTmp"])
-    return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
-
-
 def _header_needed(wanted: Wanted, version: str) -> bool:
     if not wanted.header:
         return False
-    kept = version if wanted.header == "distribution" else "given-" + wanted.header_sha256.lower()[:16]
+    kept = version if wanted.header == "distribution" else _header.given_name(wanted.header_sha256)
     return not kept or not os.path.exists(os.path.join(wanted.cache, "headers", kept, _header.HEADER))
 
 
@@ -237,7 +234,7 @@ def _places(wanted: Wanted, packages: bool) -> tuple[Place, ...]:
     }
     if packages:
         uses["packages"] = "/usr"
-    mounts = parse_mountinfo(_read("/proc/self/mountinfo"))
+    mounts = parse_mountinfo(_host.read_text("/proc/self/mountinfo"))
     return tuple(place for use, path in uses.items() for place in [_place(use, path, mounts)] if place)
 
 
@@ -252,7 +249,7 @@ def _place(use: str, path: str, mounts: Mapping[int, Mount]) -> Place | None:
         return None
     try:
         # By the kernel's own number of the mount: one mount may hide another.
-        match = re.search(r"(?m)^mnt_id:\s*(\d+)$", _read(f"/proc/self/fdinfo/{handle}"))
+        match = re.search(r"(?m)^mnt_id:\s*(\d+)$", _host.read_text(f"/proc/self/fdinfo/{handle}"))
         found = os.fstatvfs(handle)
     except OSError:
         return None
@@ -266,7 +263,7 @@ def _container() -> str:
     for path, kind in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
         if os.path.exists(path):
             return kind
-    return _read("/run/systemd/container").strip()
+    return _host.read_text("/run/systemd/container").strip()
 
 
 def _size(path: str) -> int:
@@ -274,11 +271,3 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""

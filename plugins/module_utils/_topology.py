@@ -11,10 +11,15 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping, NamedTuple, Sequence
 
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf
+
 STANDALONE = "standalone"
 REPLICATION = "replication"
 SENTINEL = "sentinel"
 CLUSTER = "cluster"
+
+HELLO_CHANNEL = "__sentinel__:hello"
+"""Each Sentinel subscribes to it at each server that it watches."""
 
 PRIMARY = "primary"
 REPLICA = "replica"
@@ -63,6 +68,26 @@ class Node(NamedTuple):
     slots: tuple[str, ...]
 
 
+def is_clustered(info: Mapping[str, str]) -> bool:
+    """Whether a server is a node of a cluster, by its INFO."""
+    return info.get("cluster_enabled") == "1" or info.get("redis_mode") == "cluster"
+
+
+def followed(info: Mapping[str, str]) -> str:
+    """Return the primary that a running server follows by C(replicaof), as C(HOST PORT), by its INFO.
+
+    Empty where it follows none; a cluster's replica follows by other means.
+    """
+    if info.get("role") != "slave" or is_clustered(info):
+        return ""
+    return f"{info.get('master_host', '')} {info.get('master_port', '')}"
+
+
+def declared_primary(directives: Sequence[_conf.Directive]) -> str:
+    """Return the primary that a server with this redis.conf follows, as C(HOST PORT); empty where it names none."""
+    return _conf.value(directives, "replicaof", "") or _conf.value(directives, "slaveof", "")
+
+
 def parse_nodes(text: str) -> list[Node]:
     """Read CLUSTER NODES; slots that are on their way from or to another node are left out."""
     nodes = []
@@ -90,7 +115,7 @@ def parse_replicas(info: Mapping[str, str]) -> list[dict[str, str]]:
 def shards(told: Mapping[str, Mapping[str, Any]]) -> list[Shard]:
     """Return the shards of a fleet, in the order of I(told): inventory name to what redis_topology_info returned.
 
-    A host whose server does not run is in one only where its redis.conf says whom it follows.
+    A host whose server does not answer is in one only where its redis.conf says whom it follows.
     """
     known = {h: {**UNKNOWN, **server} for h, server in told.items() if server.get("running") or server.get("primary")}
     clustered = {host: server for host, server in known.items() if server["cluster"]}
@@ -98,17 +123,26 @@ def shards(told: Mapping[str, Mapping[str, Any]]) -> list[Shard]:
 
 
 UNKNOWN: dict[str, Any] = {"version": "", "replicas": [], "sentinels": 0, "cluster": False}
-"""What a server that does not run does not tell."""
+"""What a server that does not answer does not tell."""
 
 
 # Replication
 
 
-def _host_of(where: str, servers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the inventory name of the server at C(ADDRESS PORT) or C(ADDRESS:PORT); empty where none is there."""
+LOOPBACK = re.compile(r"127\.|::1$|localhost$")
+
+
+def _host_of(where: str, servers: Mapping[str, Mapping[str, Any]], teller: str) -> str:
+    """Return the inventory name of the server at C(ADDRESS PORT) or C(ADDRESS:PORT); empty where none is there.
+
+    I(teller) is the server that says so: for it, a loopback address is another instance on its own host.
+    """
     address, port = re.split(r"[ :](?=\d+$)", where)
+    own = servers[teller]["addresses"] if LOOPBACK.match(address) else []
     for host, server in servers.items():
-        if int(port) == server["port"] and address in (host, *server["addresses"]):
+        if int(port) == server["port"] and (
+            address in (host, *server["addresses"]) or (own and own == server["addresses"])
+        ):
             return host
     return ""
 
@@ -117,7 +151,7 @@ def _root(host: str, servers: Mapping[str, Mapping[str, Any]]) -> str:
     """Return whom a server follows in the end: an inventory name, or C(ADDRESS:PORT) of one outside."""
     seen = {host}
     while servers[host]["primary"]:
-        above = _host_of(servers[host]["primary"], servers)
+        above = _host_of(servers[host]["primary"], servers, host)
         if not above:
             return str(servers[host]["primary"]).replace(" ", ":")
         if above in seen:
@@ -141,7 +175,7 @@ def _group(root: str, hosts: Sequence[str], servers: Mapping[str, Mapping[str, A
     for host in hosts:
         for replica in servers[host]["replicas"]:
             where = f"{replica.get('ip', '?')}:{replica.get('port', '0')}"
-            if not _host_of(where, servers):
+            if not _host_of(where, servers, host):
                 why = "" if replica.get("state") == "online" else "it is not in sync"
                 replicas.append(Copy("", where, REPLICA, why))
     if root not in servers:

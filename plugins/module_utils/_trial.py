@@ -9,6 +9,7 @@ data, and is bounded in time from outside even if whoever started it dies.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import re
@@ -84,11 +85,15 @@ class Workshop:
         self.service = service
         self.base = base
         self.folder = ""
+        self.live = -1
 
     def __enter__(self) -> Workshop:
         """Make the folder. Raises OSError, and KeyError where there is no such user."""
         self.account = pwd.getpwnam(self.service.user)
         self.folder = tempfile.mkdtemp(prefix="redis-trial-", dir=self.base)
+        # As long as this process lives, nobody clears it away as what a dead one left.
+        self.live = os.open(self.folder, os.O_RDONLY)
+        fcntl.flock(self.live, fcntl.LOCK_SH)
         os.chown(self.folder, self.account.pw_uid, self.account.pw_gid)
         return self
 
@@ -96,6 +101,8 @@ class Workshop:
         """Leave nothing behind."""
         self.server.end()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.live >= 0:
+            os.close(self.live)
 
     def path(self, name: str) -> str:
         """Return the path of a file in the folder."""
@@ -240,7 +247,7 @@ def sandboxed(run_command: _host.Run, service: Service, artifacts: dict[str, str
 
 def _login(directives: Sequence[_conf.Directive]) -> dict[str, str]:
     """Return how to log in to a throwaway server with this configuration."""
-    if any(d.name == "user" for d in directives):
+    if _conf.has_users(directives):
         return {"login_user": _conf.TRIAL_USER, "login_password": _conf.TRIAL_USER}
     password = _conf.value(directives, "requirepass", "")
     return {"login_password": password} if password else {}

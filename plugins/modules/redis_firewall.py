@@ -136,6 +136,7 @@ state:
 import contextlib
 import io
 import os
+import shutil
 import tempfile
 from typing import Any
 
@@ -252,7 +253,9 @@ class Firewall:
 
     def bring_units(self) -> None:
         """Have our unit there and active, and the drop-in of nftables.service. Raises RefusedError and OSError."""
-        written = self.bring_file(UNIT_PATH, _firewall.unit(self.nft or NFT))
+        # Debian's redis.service is an alias; elsewhere it is the unit.
+        server = "redis-server.service" if shutil.which("dpkg-query") else "redis.service"
+        written = self.bring_file(UNIT_PATH, _firewall.unit(self.nft or NFT, server))
         self.bring_file(DROPIN_PATH, _firewall.dropin(self.nft or NFT))
         state, flusher = (_host.unit_state(self.module.run_command, unit) for unit in (_firewall.UNIT, FLUSHER))
         enabled, active = state.get("UnitFileState") == "enabled", state.get("ActiveState") == "active"

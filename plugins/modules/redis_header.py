@@ -117,7 +117,7 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(changed=True, path="", sha256="", version="")
         module.fail_json(msg=f"there is no redis-server at {params['binary']}, so no header fits; install Redis first")
-    folder = os.path.join(params["cache"], "given-" + params["sha256"][:16] if params["src"] else version)
+    folder = os.path.join(params["cache"], _header.given_name(params["sha256"]) if params["src"] else version)
     path = os.path.join(folder, _header.HEADER)
     found = _host.file_state(path)
     if found and params["sha256"] in (None, found.sha256):

@@ -74,7 +74,8 @@ def back_up(module: AnsibleModule, client: _client.Client) -> str:
     size, free = _data.size(client.info()), _data.free_disk(folder)
     if size > free:
         raise _data.DataError(f"the backup may take {_data.mib(size)} in {folder}, free are {_data.mib(free)}")
-    path = os.path.join(folder, time.strftime("%Y%m%dT%H%M%SZ.rdb", time.gmtime()))
+    # Another instance of Redis on this host may be at the same.
+    path = os.path.join(folder, time.strftime(f"%Y%m%dT%H%M%SZ-{os.getpid()}.rdb", time.gmtime()))
     unfinished = path + ".new"
     try:
         _data.fetch(module.run_command, client, module.params, unfinished)

@@ -208,12 +208,14 @@ compiler_output:
   elements: str
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import tarfile
 import tempfile
-from typing import Any
+from typing import Any, Iterator
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.urls import open_url
@@ -280,6 +282,15 @@ class Artifact:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return manifest if whole else {}
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody else builds this module here: another instance of Redis on this host, or another run."""
+        _release.make_folders(os.path.join(self.params["cache"], "build"))
+        with open(os.path.join(self.params["cache"], "build", self.name + ".lock"), "wb") as stream:
+            # The kernel gives it back with the process, whatever becomes of us.
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
     def build(self) -> tuple[str, list[list[str]], list[str]]:
         """Compile; return the path of the .so, the commands and what they said. Raises BuildError and OSError."""
@@ -432,12 +443,16 @@ def main() -> None:
     commands: list[list[str]] = []
     said: list[str] = []
     try:
-        if artifact.origin == "artifact":
-            built = artifact.fetch()
-        else:
-            built, commands, said = artifact.build()
-        manifest = artifact.store(built, folder, inputs, facts, commands)
-        artifact.prune()
+        with artifact.alone():
+            manifest = artifact.cached(folder)
+            if manifest:
+                module.exit_json(changed=False, path=path, sha256=manifest["sha256"], manifest=manifest)
+            if artifact.origin == "artifact":
+                built = artifact.fetch()
+            else:
+                built, commands, said = artifact.build()
+            manifest = artifact.store(built, folder, inputs, facts, commands)
+            artifact.prune()
     except (_build.BuildError, tarfile.TarError, EOFError, OSError) as error:
         module.fail_json(msg=f"module {artifact.name}: {error}")
     if said:

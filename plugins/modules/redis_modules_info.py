@@ -254,7 +254,7 @@ releases:
 
 import os
 import re
-from typing import Any
+from typing import Any, Sequence
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -265,6 +265,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _observe,
     _plan,
     _release,
+    _topology,
 )
 
 
@@ -295,10 +296,9 @@ def describe(seen: _observe.Running, paths: dict[str, str]) -> list[dict[str, An
     return described
 
 
-def module_files(pid: int, conf_path: str) -> list[str]:
+def module_files(pid: int, directives: Sequence[_conf.Directive]) -> list[str]:
     """Return the files of the modules that run or would run after the next start, without asking the server."""
     found = _host.modules_of_process(pid) if pid else []
-    directives = _conf.directives_of(conf_path)
     return sorted({*found, *(d.args[0] for d in directives if d.name == "loadmodule" and d.args)})
 
 
@@ -321,18 +321,6 @@ def acl_users(client: _client.Client) -> list[str] | None:
         return sorted(str(_client.text(name)) for name in client.call("ACL", "USERS"))
     except _client.ServerError:
         return None
-
-
-def followed(info: dict[str, str], directives: list[_conf.Directive]) -> str:
-    """Return the primary that a server follows by C(replicaof), as C(HOST PORT); empty where it follows none.
-
-    I(info) is of the running server, I(directives) are of its redis.conf; a cluster's replica follows by other means.
-    """
-    if info.get("redis_mode") == "cluster" or (info and info.get("role") != "slave"):
-        return ""
-    if info:
-        return f"{info.get('master_host', '')} {info.get('master_port', '')}"
-    return _conf.value(directives, "replicaof", "") or _conf.value(directives, "slaveof", "")
 
 
 def databases(info: dict[str, str]) -> list[str]:
@@ -360,16 +348,17 @@ def main() -> None:
     )
     host = {**_host.facts_of_platform(), "systemd": _host.systemd_version(module.run_command)}
     unit = _host.unit_state(module.run_command, module.params["unit"])
+    directives = _conf.directives_of(module.params["conf_path"])
     server: dict[str, Any] = {
         "installed_version": _host.server_version(module.run_command, module.params["binary"]),
         "service": "not-found" if unit.get("LoadState") == "not-found" else unit.get("ActiveState", "unknown"),
         "running": False,
         "error": "",
         "login_refused": False,
-        "replicaof": followed({}, _conf.directives_of(module.params["conf_path"])),
+        "replicaof": _topology.declared_primary(directives),
         "configured": _conf.is_ours(module.params["conf_path"]),
         "users": None,
-        "files": module_files(_host.main_pid(unit), module.params["conf_path"]),
+        "files": module_files(_host.main_pid(unit), directives),
     }
     modules: list[dict[str, Any]] = []
     if _client.REDIS_IMPORT_ERROR:
@@ -390,7 +379,7 @@ def main() -> None:
                 running=True,
                 users=users,
                 key_count=sum(int(match) for match in re.findall(r"keys=(\d+)", " ".join(databases(seen.info)))),
-                replicaof=followed(seen.info, []),
+                replicaof=_topology.followed(seen.info),
                 version=seen.info.get("redis_version", ""),
                 mode=seen.info.get("redis_mode", ""),
                 role=seen.info.get("role", ""),

@@ -115,11 +115,20 @@ faults:
   returned: always
   type: list
   elements: str
+installed:
+  description: Those of O(packages) that are there.
+  returned: always
+  type: list
+  elements: str
+runs:
+  description: Whether the unit runs already; packages may start it by themselves later.
+  returned: always
+  type: bool
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _preflight, _survey
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _preflight, _survey
 
 
 def main() -> None:
@@ -146,9 +155,14 @@ def main() -> None:
     if unknown:
         module.fail_json(msg=f"ignore: {', '.join(unknown)} is none of {', '.join(_preflight.SUBJECTS)}")
     wanted = _survey.Wanted(**params)
-    findings = _preflight.knowingly(_preflight.judge(_survey.look(module.run_command, wanted), wanted), ignored)
+    facts = _survey.look(module.run_command, wanted)
+    findings = _preflight.knowingly(_preflight.judge(facts, wanted), ignored)
     module.exit_json(
-        changed=False, findings=[finding._asdict() for finding in findings], faults=_preflight.lines(findings)
+        changed=False,
+        findings=[finding._asdict() for finding in findings],
+        faults=_preflight.lines(findings),
+        installed=[name for name in wanted.packages if name not in facts.missing],
+        runs=bool(_host.main_pid(facts.unit)),
     )
 
 

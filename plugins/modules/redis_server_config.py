@@ -19,7 +19,9 @@ description:
   - Where SELinux is on, lets Redis listen on the ports that O(conf) names, by C(semanage port).
   - A redis.conf that was not written by this collection is kept beside it once, as C(redis.conf.before-edgeops).
   - Does not restart or reload anything; M(edgeops.redis_modules.redis_service) does.
-  - Fails, with nothing written, where the server would start without its data, as its RDB lies elsewhere.
+  - Makes the folder of the data (C(dir)) for O(user) where there is none.
+  - Fails, with nothing written, where the server would start without its data, as its RDB lies elsewhere, and where it
+    could not save, as O(user) may not write to the folder of the data.
   - CONFIG REWRITE drops quotes and order of C(loadmodule) lines. Where that matters, a small script is put beside, and
     each start lets it put them back from comments in redis.conf.
   - Secrets are replaced in the diff.
@@ -82,6 +84,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+made:
+  description: The folder of the data where it was made, or would be in check mode; empty where it is there.
+  returned: always
+  type: str
 selinux:
   description: What SELinux was told, or would be in check mode.
   returned: always
@@ -103,6 +109,8 @@ backup:
 import contextlib
 import io
 import os
+import pwd
+import stat
 from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
@@ -137,18 +145,18 @@ def write(path: str, text: str, uid: int, gid: int, mode: int) -> None:
     _release.write(io.BytesIO(text.encode("utf-8", "surrogateescape")), path, uid, gid, mode)
 
 
-def same_conf(module: AnsibleModule, found: str | None, wanted: str) -> bool:
+def same_conf(module: AnsibleModule, found: str | None, wanted: Sequence[_conf.Directive]) -> bool:
     """Whether two redis.conf come to the same: as text, or as the server itself reads them after CONFIG REWRITE."""
     if found is None:
         return False
     try:
         # Lines that CONFIG REWRITE has spoiled may be no lines at all.
         with contextlib.suppress(_conf.ConfError):
-            if _conf.parse(found) == _conf.parse(wanted):
+            if _conf.parse(found) == wanted:
                 return True
         if _conf.MARK not in found or not os.path.exists(module.params["binary"]):
             return False
-        return same_to_server(module, _conf.parse(_unit.kept(module.run_command, found)), _conf.parse(wanted))
+        return same_to_server(module, _conf.parse(_unit.kept(module.run_command, found)), wanted)
     except (_conf.ConfError, OSError, KeyError, _sandbox.SandboxError):
         return False
 
@@ -180,12 +188,53 @@ def same_to_server(module: AnsibleModule, found: Sequence[_conf.Directive], want
     )
 
 
-def moved_data(found: str | None, wanted: str) -> str:
+def moved_data(found: str | None, wanted: Sequence[_conf.Directive]) -> str:
     """Return why the server would start without its data; empty where it would not, or nothing can be said."""
     try:
-        return _plan.moved_data(_conf.parse(found or ""), _conf.parse(wanted), os.path.exists) if found else ""
+        return _plan.moved_data(_conf.parse(found), wanted, os.path.exists) if found else ""
     except _conf.ConfError:
         return ""
+
+
+def saves(directives: Sequence[_conf.Directive]) -> bool:
+    """Whether a server with these directives writes its data to its folder."""
+    off = any(d.name == "save" and d.args == ("",) for d in directives)
+    return not off or _conf.value(directives, "appendonly", "no") == "yes"
+
+
+def unwritable(folder: str, user: str, directives: Sequence[_conf.Directive]) -> str:
+    """Return why the server could not save to its folder, where it is there; empty where it can, or an ACL decides."""
+    if not saves(directives):
+        return ""
+    try:
+        account, found = pwd.getpwnam(user), os.stat(folder)
+    except (KeyError, OSError):
+        return ""
+    with contextlib.suppress(OSError, AttributeError):
+        os.getxattr(folder, "system.posix_acl_access")
+        return ""
+    if found.st_uid == account.pw_uid:
+        needed = 0o300
+    elif found.st_gid in os.getgrouplist(user, account.pw_gid):
+        needed = 0o030
+    else:
+        needed = 0o003
+    if account.pw_uid == 0 or found.st_mode & needed == needed:
+        return ""
+    owner = f"{_host.owner_name(found.st_uid)}:{_host.group_name(found.st_gid)} {stat.S_IMODE(found.st_mode):04o}"
+    return (
+        f"{user} may not write to {folder} ({owner}), so the server could not save its data there; "
+        f"chown {user} {folder}, or set redis_server_dir to a folder of its own"
+    )
+
+
+def make_data_folder(folder: str, uid: int, gid: int) -> None:
+    """Make the folder of the data, for the service alone. Raises OSError."""
+    _release.make_folders(os.path.dirname(folder))
+    os.mkdir(folder, 0o700)
+    os.chown(folder, uid, gid)
+    os.chmod(folder, 0o750)  # noqa: S103
+    _release.sync_folder(os.path.dirname(folder))
 
 
 def right_access(path: str, owner: str, group: str, mode: int) -> bool:
@@ -201,7 +250,7 @@ def differing(
     params = module.params
     conf_path, dropin_path, mode = params["conf_path"], params["dropin_path"], int(params["mode"], 8)
     written: list[str] = []
-    if not same_conf(module, found[conf_path], params["conf"]) or not right_access(
+    if not same_conf(module, found[conf_path], directives) or not right_access(
         conf_path, params["owner"], params["group"], mode
     ):
         written.append(conf_path)
@@ -251,13 +300,16 @@ def main() -> None:
         if faults:
             module.fail_json(msg="systemd does not accept the drop-in, it is as before:\n" + "\n".join(faults))
 
-    moved = moved_data(before[conf_path], params["conf"])
-    if moved:
-        module.fail_json(msg=f"{moved}. {conf_path} is as before")
+    data = _conf.value(directives, "dir", "")
+    made = data if data.startswith("/") and not os.path.isdir(data) else ""
+    fault = moved_data(before[conf_path], directives) or unwritable(data, params["user"], directives)
+    if fault:
+        module.fail_json(msg=f"{fault}. {conf_path} is as before")
     written = differing(module, before, dropin, directives)
-    texts = {conf_path: params["conf"], dropin_path: dropin, _unit.KEEPER: _unit.KEEPER_SCRIPT}
+    shown = {conf_path: _conf.masked(params["conf"]), dropin_path: dropin, _unit.KEEPER: _unit.KEEPER_SCRIPT}
     result = {
-        "changed": bool(written or told),
+        "changed": bool(written or told or made),
+        "made": made,
         "selinux": [" ".join(command) for command in told],
         "written": written,
         "diff": [
@@ -265,7 +317,7 @@ def main() -> None:
                 "before_header": path,
                 "after_header": path,
                 "before": _conf.masked(before[path] or "") if path == conf_path else before[path] or "",
-                "after": _conf.masked(params["conf"]) if path == conf_path else texts[path],
+                "after": shown[path],
             }
             for path in written
         ],
@@ -274,6 +326,8 @@ def main() -> None:
         try:
             _selinux.tell(module.run_command, told)
             uid, gid = _release.owner_ids(params["owner"], params["group"])
+            if made:
+                make_data_folder(made, *_release.owner_ids(params["user"], params["group"]))
             found = before[conf_path]
             backup = conf_path + BACKUP_SUFFIX
             if conf_path in written and found is not None and _conf.MARK not in found and not os.path.exists(backup):

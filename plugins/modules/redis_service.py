@@ -243,7 +243,7 @@ class Service:
         paths = {path: file for path, file in files.items() if file != path}
         service = _trial.Service(*(self.params[key] for key in _trial.Service._fields))
         try:
-            visit = self.tried_users if _acl.users_of(self.directives) else None
+            visit = self.tried_users if _conf.has_users(self.directives) else None
             tried = _trial.in_place_of(self.module.run_command, service, self.directives, paths, visit)
         except (OSError, KeyError, _sandbox.SandboxError) as error:
             self.module.fail_json(msg=f"the configuration can't be tried, so nothing was restarted: {error}")
@@ -280,7 +280,7 @@ class Service:
             finally:
                 client.close()
         except _client.ServerError as error:
-            self.fail(f"the running server did not take the users {', '.join(users.names)}: {last(error)}")
+            self.fail(f"the running server did not take the users {', '.join(users.names)}: {_client.end_of(error)}")
 
     def new_file(self, entry: dict[str, Any]) -> str:
         """Return the file that the server is to run: in check mode, it may not have been placed yet."""
@@ -431,7 +431,9 @@ class Service:
             finally:
                 client.close()
         except _client.ServerError as error:
-            found.append(f"what a change without a restart depends on can't be asked ({tail(error)})")
+            found.append(
+                f"what a change without a restart depends on can't be asked ({_client.without_command(error)})"
+            )
         except OSError as error:
             found.append(f"what a change without a restart depends on can't be read ({error})")
         return found
@@ -485,7 +487,7 @@ class Service:
         found: list[Sequence[_conf.Directive]] = [self.directives]
         with contextlib.suppress(OSError, _conf.ConfError):
             found.append(_conf.read(self.params["conf_path"]))
-        snapshot = _snapshot.load(_snapshot.FOLDER)
+        snapshot = _snapshot.load(_snapshot.folder_of(self.unit))
         return [*found, _snapshot.former_directives(snapshot, self.params["conf_path"])] if snapshot else found
 
     def refuse(self, changes: Sequence[_hot.Change], obstacles: Sequence[str]) -> None:
@@ -511,7 +513,7 @@ class Service:
             try:
                 return client.call(self.command("MODULE"), *words)
             except _client.ServerError as error:
-                raise type(error)(tail(error)) from error
+                raise type(error)(_client.without_command(error)) from error
 
         switch = _hot.Switch(call, lambda name: self.confirm(client, name, decision.seen.pid))
         try:
@@ -580,19 +582,9 @@ def code_of(path: str) -> _hot.Code:
     return _hot.code(path, calls.functions | calls.guarded if calls else None, nodelete)
 
 
-def tail(error: Exception | str) -> str:
-    """Return the server's words without the command, whose new name may be a secret."""
-    return str(error).split(": ", 1)[-1]
-
-
-def last(error: Exception) -> str:
-    """Return the end of the server's words: what comes before may quote the digest of a password."""
-    return str(error).rsplit(": ", maxsplit=1)[-1]
-
-
 def refusal(error: str, change: _plan.SettingChange) -> str:
     """Return the server's reason without the value, which may be a secret."""
-    text = tail(error)
+    text = _client.without_command(error)
     return text.replace(change.wanted, "...") if len(change.wanted) > 3 else text
 
 
@@ -661,7 +653,7 @@ def main() -> None:
     service.refuse(changes, obstacles)
     # A module that is loaded anew comes with its settings.
     settings = [s for s in decision.settings if not s.name.startswith(tuple(c.name + "." for c in changes))]
-    if _acl.users_of(directives):
+    if _conf.has_users(directives):
         # To set it would set the default user's password as well, and an empty one would let everybody in.
         settings = [setting for setting in settings if setting.name != "requirepass"]
     # Also before a restart: appendonly has to be switched on in the running server, which has the data.

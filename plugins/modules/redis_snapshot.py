@@ -32,9 +32,11 @@ options:
     choices: [taken, restored, closed]
     required: true
   folder:
-    description: Where the snapshot is kept, readable by root alone, as redis.conf may hold passwords.
+    description:
+      - Where the snapshot is kept, readable by root alone, as redis.conf may hold passwords.
+      - Without it, C(/var/lib/edgeops-redis-modules/before), followed by a dash and O(unit) where that is not the
+        packaged one, as several servers on one host have a snapshot each.
     type: path
-    default: /var/lib/edgeops-redis-modules/before
   paths:
     description: The files to remember; those that are not there are taken away again. Needed for O(state=taken).
     type: list
@@ -52,6 +54,12 @@ options:
     description: The server's log file, where it writes one.
     type: path
     default: /var/log/redis/redis-server.log
+  may_start:
+    description:
+      - Whether O(state=restored) may start the server anew. Where it would have to and may not, nothing is put back,
+        and the snapshot stays open.
+    type: bool
+    default: true
   start_timeout:
     description: How many seconds the server may take from its start until it has loaded its data.
     type: int
@@ -91,6 +99,10 @@ restored:
   returned: success
   type: list
   elements: str
+left:
+  description: Whether everything was left as it is, as the server would have to start for it and may not.
+  returned: success
+  type: bool
 restarted:
   description: Whether the server was started for it.
   returned: success
@@ -126,6 +138,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _observe,
     _service,
     _snapshot,
+    _topology,
     _trial,
 )
 
@@ -205,9 +218,14 @@ class Keeper:
         if snapshot is None or self.module.check_mode:
             return {"changed": snapshot is not None, "summary": "nothing was changed"}
         self.directives = _snapshot.former_directives(snapshot, self.params["conf_path"])
-        self.restored = _snapshot.put_back(snapshot)
-        names: list[str] = []
         start = self.has_to_start(snapshot)
+        if start and not self.params["may_start"]:
+            return {"left": True, "summary": "nothing was put back, as the server may not start anew"}
+        follows = self.follows()
+        self.restored = _snapshot.put_back(snapshot)
+        if follows is not None and _snapshot.keep_primary(self.params["conf_path"], follows):
+            self.restored.append(f"{self.params['conf_path']} (but for whom it follows)")
+        names: list[str] = []
         if start:
             self.start_again(snapshot)
         else:
@@ -223,6 +241,18 @@ class Keeper:
             "modules": modules,
             "summary": summary(self.restored, names, start, modules, runs=bool(self.started(self.unit()))),
         }
+
+    def follows(self) -> str | None:
+        """Return whom the server follows by now, as a failover may have changed that; None where nobody can say."""
+        try:
+            client = self.connect()
+        except _client.ServerError:
+            return None
+        try:
+            info = client.info()
+        finally:
+            client.close()
+        return None if _topology.is_clustered(info) else _topology.followed(info)
 
     def has_to_start(self, snapshot: _snapshot.Snapshot) -> bool:
         """Whether the server has to be started to be what it was."""
@@ -348,20 +378,23 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["taken", "restored", "closed"], "required": True},
-            "folder": {"type": "path", "default": "/var/lib/edgeops-redis-modules/before"},
+            "folder": {"type": "path"},
             "paths": {"type": "list", "elements": "path", "default": []},
             "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
             "unit": {"type": "str", "default": "redis-server.service"},
             "logfile": {"type": "path", "default": "/var/log/redis/redis-server.log"},
+            "may_start": {"type": "bool", "default": True},
             "start_timeout": {"type": "int", "default": 300},
             **_client.LOGIN_ARGUMENTS,
         },
         supports_check_mode=True,
     )
+    module.params["folder"] = module.params["folder"] or _snapshot.folder_of(module.params["unit"])
     keeper = Keeper(module)
     result: dict[str, Any] = {
         "changed": False,
         "restored": [],
+        "left": False,
         "restarted": False,
         "set": [],
         "modules": {},

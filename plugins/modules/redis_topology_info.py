@@ -11,7 +11,8 @@ module: redis_topology_info
 short_description: Tell whom a server follows, who follows it, and which cluster it is a node of
 version_added: 0.1.0
 description:
-  - Asks the running server alone (C(INFO), C(PUBSUB NUMSUB), C(CLUSTER NODES)); the inventory has no say in it.
+  - Asks the running server alone (C(INFO), C(MODULE LIST), C(PUBSUB NUMSUB), C(CLUSTER NODES)); the inventory has no
+    say in it. Where it does not answer as declared, it is asked as its redis.conf has it.
   - A server that does not run, or does not answer, is no error; whom it would follow, its redis.conf tells.
   - The filter P(edgeops.redis_modules.rollout_plan#filter) makes an order of it, in which a fleet can be changed.
 author:
@@ -21,6 +22,20 @@ options:
     description: Where redis.conf lies.
     type: path
     default: /etc/redis/redis.conf
+  modules:
+    description: The names of the modules that are declared to be present.
+    type: list
+    elements: str
+    default: []
+  absent:
+    description: The names of the modules that are declared to be gone.
+    type: list
+    elements: str
+    default: []
+  unit:
+    description: The systemd unit, which tells a server that is stopped from one that does not answer.
+    type: str
+    default: redis-server.service
 extends_documentation_fragment:
   - edgeops.redis_modules.redis
   - edgeops.redis_modules.redis.info
@@ -40,7 +55,10 @@ server:
   type: dict
   contains:
     running:
-      description: Whether it answers; where not, only its error, addresses, port and primary follow.
+      description: Whether it answers; where not, only its process, error, addresses, port and primary follow.
+      type: bool
+    process:
+      description: Whether systemd knows a process of the unit.
       type: bool
     error:
       description: Why it does not.
@@ -75,6 +93,15 @@ server:
       description: How far it is in the stream of replication, in bytes.
       type: int
       sample: 48213
+    lacks:
+      description: Those of O(modules) that it does not run.
+      type: list
+      elements: str
+      sample: [sensorwindow]
+    leaves:
+      description: Those of O(absent) that it still runs.
+      type: list
+      elements: str
     replicas:
       description: Who follows it, each with C(ip), C(port), C(state), C(offset) and C(lag), as INFO tells it.
       type: list
@@ -104,10 +131,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _topology
-
-HELLO_CHANNEL = "__sentinel__:hello"
-"""Each Sentinel subscribes to it at each server that it watches."""
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _host,
+    _snapshot,
+    _topology,
+)
 
 
 def addresses(run: _host.Run) -> list[str]:
@@ -117,31 +147,33 @@ def addresses(run: _host.Run) -> list[str]:
     return [address for address in found if not re.match(r"127\.|::1$|fe80:", address)]
 
 
-def tell(client: _client.Client, where: list[str]) -> dict[str, Any]:
+def tell(client: _client.Client, params: dict[str, Any], where: list[str]) -> dict[str, Any]:
     """Return the C(server) of the result. Raises ServerError."""
     info = client.info()
-    clustered = info.get("cluster_enabled") == "1" or info.get("redis_mode") == "cluster"
-    follows = info.get("role") == "slave"
+    running = [module.name for module in client.modules()]
+    clustered = _topology.is_clustered(info)
     told: dict[str, Any] = {
         "running": True,
         "error": "",
         "addresses": where,
         "port": int(info.get("tcp_port") or 0),
         "version": info.get("redis_version", ""),
-        "primary": f"{info.get('master_host')} {info.get('master_port')}" if follows and not clustered else "",
-        "link_up": not follows or info.get("master_link_status") == "up",
+        "primary": _topology.followed(info),
+        "link_up": info.get("role") != "slave" or info.get("master_link_status") == "up",
         "syncing": info.get("master_sync_in_progress") == "1",
         "priority": int(info.get("slave_priority") or 100),
         "offset": int(info.get("slave_repl_offset") or info.get("master_repl_offset") or 0),
+        "lacks": [name for name in params["modules"] if name not in running],
+        "leaves": [name for name in params["absent"] if name in running],
         "replicas": [] if clustered else _topology.parse_replicas(info),
-        "sentinels": int(client.call("PUBSUB", "NUMSUB", HELLO_CHANNEL)[1]),
+        "sentinels": int(client.call("PUBSUB", "NUMSUB", _topology.HELLO_CHANNEL)[1]),
         "cluster": clustered,
         "cluster_state": "",
         "node_id": "",
         "nodes": "",
     }
     if clustered:
-        state = _client.parse_info(_raw(client.call("CLUSTER", "INFO")))
+        state = _client.parse_info(client.call("CLUSTER", "INFO"))
         told.update(
             cluster_state=state.get("cluster_state", ""),
             node_id=str(_client.text(client.call("CLUSTER", "MYID"))),
@@ -150,41 +182,57 @@ def tell(client: _client.Client, where: list[str]) -> dict[str, Any]:
     return told
 
 
-def stopped(error: str, where: list[str], conf_path: str) -> dict[str, Any]:
+def ask(params: dict[str, Any], directives: list[_conf.Directive], where: list[str]) -> dict[str, Any]:
+    """Ask the server, as declared, else as its redis.conf has it: this run may be the one that changes its port.
+
+    Raises ServerError, that of the declared login.
+    """
+    errors = []
+    for login in _snapshot.logins(params, directives):
+        try:
+            client = _client.connect(login)
+            try:
+                return tell(client, params, where)
+            finally:
+                client.close()
+        except _client.ServerError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def unanswered(error: str, directives: list[_conf.Directive], where: list[str]) -> dict[str, Any]:
     """Return what redis.conf tells of a server that does not answer: whose copy it is when it runs again."""
-    directives = _conf.directives_of(conf_path)
-    port = _conf.value(directives, "port", "6379")
     return {
         "running": False,
         "error": error,
         "addresses": where,
-        "port": int(port if port != "0" else _conf.value(directives, "tls-port", "0")),
-        "primary": _conf.value(directives, "replicaof", "") or _conf.value(directives, "slaveof", ""),
+        "port": next(iter(_conf.listening_ports(directives)), 0),
+        "primary": _topology.declared_primary(directives),
     }
-
-
-def _raw(reply: Any) -> bytes:
-    return reply if isinstance(reply, bytes) else str(reply).encode()
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
-        argument_spec={"conf_path": {"type": "path", "default": "/etc/redis/redis.conf"}, **_client.LOGIN_ARGUMENTS},
+        argument_spec={
+            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
+            "modules": {"type": "list", "elements": "str", "default": []},
+            "absent": {"type": "list", "elements": "str", "default": []},
+            "unit": {"type": "str", "default": "redis-server.service"},
+            **_client.LOGIN_ARGUMENTS,
+        },
         supports_check_mode=True,
     )
-    where, conf_path = addresses(module.run_command), module.params["conf_path"]
-    if _client.REDIS_IMPORT_ERROR:
-        # As on a host that has no Redis yet.
-        module.exit_json(changed=False, server=stopped(missing_required_lib("redis"), where, conf_path))
+    where, directives = addresses(module.run_command), _conf.directives_of(module.params["conf_path"])
+    process = bool(_host.main_pid(_host.unit_state(module.run_command, module.params["unit"])))
     try:
-        client = _client.connect(module.params)
-        try:
-            server = tell(client, where)
-        finally:
-            client.close()
+        if _client.REDIS_IMPORT_ERROR:
+            # As on a host that has no Redis yet.
+            raise _client.ServerError(missing_required_lib("redis"))
+        server = ask(module.params, directives, where)
     except _client.ServerError as error:
-        server = stopped(str(error), where, conf_path)
+        server = unanswered(str(error), directives, where)
+    server["process"] = process or server["running"]
     module.exit_json(changed=False, server=server)
 
 

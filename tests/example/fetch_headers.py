@@ -85,7 +85,8 @@ def header_from_source(suite: str, version: str, folder: Path) -> bytes:
     env = private_apt(folder, suite)
     for command in (
         ["apt-get", "-q", "update"],
-        ["apt-get", "-q", "source", "--download-only", "--only-source", "redis"],
+        # Without Debian's own files: an archive drops those at each update of the package, upstream's tarball stays.
+        ["apt-get", "-q", "source", "--download-only", "--tar-only", "--only-source", "redis"],
     ):
         done = subprocess.run(
             command,

@@ -19,9 +19,18 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from rollout_kit import CACHE, MODULES, ROOT, SUITES, Entry, Host, Lab, artifact, probe, run
+from rollout_kit import CACHE, CHANGE, MODULES, ROOT, SUITES, Entry, Host, Lab, artifact, probe, run
 
 LAB = os.environ.get("ROLLOUT_LAB", "rollout")
+
+
+TOOLCHAIN = """
+- hosts: all
+  become: true
+  gather_facts: true
+  gather_subset: ["!all", "!min", distribution, pkg_mgr]
+  roles: [edgeops.redis_modules.redis_toolchain]
+"""
 
 
 def end_by_signal(signum: int, _frame: FrameType | None) -> None:
@@ -55,12 +64,23 @@ def lab(alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         made = Lab.read(LAB, ROOT / "build" / "lab" / LAB / "inventory.yml", folder, collections)
         for host in made.hosts.values():
             host.keep_packaged_state()
+        toolchain = folder / "toolchain.yml"
+        toolchain.write_text(TOOLCHAIN, encoding="utf-8")
+        made.ansible(made.hosts.values(), [probe()], playbook=str(toolchain)).good()
         yield made
     finally:
         if not os.environ.get("ROLLOUT_KEEP_LAB"):
             down = run(script, "down", "--lab", LAB)
             print(down.stdout + down.stderr)
         signal.signal(signal.SIGTERM, former)
+
+
+@pytest.fixture
+def roles_alone(lab: Lab) -> Iterator[None]:
+    """Have a test start the roles alone, without the playbook around them: it is about what happens on a host."""
+    lab.ansible.playbook = CHANGE
+    yield
+    lab.ansible.playbook = "rollout"
 
 
 @pytest.fixture

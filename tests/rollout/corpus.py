@@ -288,7 +288,7 @@ CORPUS: dict[str, Case] = {
         "trial", ("module onload_crash: a server with it does not start", "signal 11"), bad("ONLOAD_CRASH")
     ),
     "onload_abort": Case(
-        "trial", ("module onload_abort: a server with it does not start", "signal 6"), bad("ONLOAD_ABORT")
+        "trial", ("module onload_abort: a server with it does not start", "signal:? 6"), bad("ONLOAD_ABORT")
     ),
     "stack_overflow": Case(
         "trial", ("module stack_overflow: a server with it does not start", "signal 11"), bad("STACK_OVERFLOW")

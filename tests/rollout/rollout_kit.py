@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -38,8 +39,11 @@ CACHE = "/var/cache/edgeops-redis-modules"
 SNAPSHOT = "/var/lib/edgeops-redis-modules/before"
 LOG = "/var/log/redis/redis-server.log"
 
+CHANGE = str(Path(__file__).with_name("change.yml"))
+"""The playbook for what happens on a host; I(rollout) is for what happens to a fleet."""
+
 SUITES = {"r11": "bullseye", "r12": "bookworm", "r13": "trixie"}
-LONGEST = 300.0
+LONGEST = 600.0
 """Seconds that one run of ansible-playbook may take."""
 
 Entry = dict[str, Any]
@@ -148,6 +152,24 @@ class Host:
         )
         return self.sh(script).strip()
 
+    def cut_off(self, seconds: int) -> None:
+        """Have the host refuse SSH; it mends itself by a timer."""
+        rules = (
+            "table inet cut { chain in { type filter hook input priority -300; tcp dport 22 reject with tcp reset; }; }"
+        )
+        timer = "systemd-run --quiet --timer-property=AccuracySec=100ms --on-active"
+        # Another timer begins it: this very connection is to end first.
+        self.sh(f"{timer}={seconds} nft delete table inet cut && {timer}=0.3 nft {shlex.quote(rules)}")
+        until(self.is_cut_off, f"{self.name} is cut off")
+
+    def is_cut_off(self) -> bool:
+        """Whether it refuses SSH."""
+        try:
+            socket.create_connection((self.address, 22), timeout=5).close()
+        except OSError:
+            return True
+        return False
+
     def snapshot(self) -> str:
         """Return all that a refused change must leave alone, as text."""
         return self.sh(
@@ -226,6 +248,7 @@ class Ansible:
         self.collections = collections
         self.connection = dict(connection)
         self.number = 0
+        self.playbook = "rollout"
         (folder / "ansible.cfg").write_text("[defaults]\n", encoding="utf-8")
 
     def environment(self, core: str) -> dict[str, str]:
@@ -243,6 +266,10 @@ class Ansible:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "true",
             "ANSIBLE_FORKS": "10",
+            # What a playbook asks for is asked once of each host, not by each of some hundred runs.
+            "ANSIBLE_GATHERING": "smart",
+            "ANSIBLE_CACHE_PLUGIN": "ansible.builtin.jsonfile",
+            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(self.folder / f"facts-{core}"),
             "ANSIBLE_DEVEL_WARNING": "false",
         }
 
@@ -291,15 +318,19 @@ class Ansible:
         hosts: Iterable[Host] | Mapping[str, Host],
         modules: list[Entry] | None = None,
         *options: str,
-        playbook: str = "rollout",
+        playbook: str = "",
         core: str = "newest",
         host_variables: Mapping[str, Mapping[str, Any]] | None = None,
         **variables: Any,
     ) -> Done:
-        """Run a playbook of the collection to its end."""
+        """Run a playbook to its end: I(rollout), or what a test uses instead of it."""
         if modules is not None:
             variables["redis_modules"] = modules
-        process = self.start(playbook, self.inventory(hosts, variables, host_variables), *options, core=core)
+        # All at once: waves cost time, and have tests of their own.
+        variables.setdefault("redis_rollout_waves", ["100%"])
+        process = self.start(
+            playbook or self.playbook, self.inventory(hosts, variables, host_variables), *options, core=core
+        )
         try:
             output, _nothing = process.communicate(timeout=LONGEST)
         except BaseException:
@@ -321,7 +352,7 @@ class Ansible:
 
         I(meanwhile) is called at that moment, just before.
         """
-        process = self.start("rollout", self.inventory([host], {**variables, "redis_modules": modules}))
+        process = self.start(self.playbook, self.inventory([host], {**variables, "redis_modules": modules}))
         watchdog = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
         watchdog.start()
         lines = []

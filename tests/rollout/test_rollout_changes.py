@@ -8,7 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rollout_kit import CACHE, CONF, DROPIN, EXAMPLE, FOLDER, MODULES, Entry, Host, Lab, probe, variant
+
+pytestmark = pytest.mark.usefixtures("roles_alone")
 
 
 def test_an_absent_module_is_taken_away(lab: Lab, r12: Host) -> None:
@@ -45,8 +48,9 @@ def example(release: int) -> Entry:
     }
 
 
-def test_an_upgrade_restarts_once_and_keeps_the_data(lab: Lab, fleet: list[Host]) -> None:
+def test_an_upgrade_restarts_once_and_keeps_the_data(lab: Lab) -> None:
     """The second release reads what the first saved; the first is kept as a release."""
+    fleet = lab.reset("r11", "r13")
     lab.ansible(fleet, [example(1)]).good()
     digests = {}
     for host in fleet:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from rollout_kit import CONF, Host, Lab, probe, until
 
+pytestmark = pytest.mark.usefixtures("roles_alone")
+
 RENAMES = {"CONFIG": "", "MODULE": "", "FLUSHALL": ""}
 NASTY = ["with spaces", 'say "x"', "it's", "back\\slash", "#no comment", ""]
 
@@ -72,17 +74,17 @@ def test_every_kind_of_user(lab: Lab, fleet: list[Host]) -> None:
 
     # A change comes without a restart; what somebody changed by hand is mended, and a new user is not deleted unasked.
     fleet[0].cli("ACL", "SETUSER", "reader", "+set", login=ADMIN)
-    fleet[1].cli("ACL", "SETUSER", "guest", "on", "nopass", "+@all", "~*", login=ADMIN)
+    fleet[2].cli("ACL", "SETUSER", "guest", "on", "nopass", "+@all", "~*", login=ADMIN)
     changed = [{**item, "rules": ["~*", "+@read"]} if item["name"] == "reader" else item for item in USERS]
     refused = lab.ansible(fleet, [module], **{**variables, "redis_server_acl_users": changed})
-    assert "r12: the server has the users guest" in refused.failure("r12")
+    assert "r13: the server has the users guest" in refused.failure("r13")
     assert "NOPERM" in fleet[0].cli("SET", "pump:1", "1", login=user("reader", "of-reader"))
-    assert fleet[2].cli("GET", "valve:1", login=user("reader", "of-reader")) == "(nil)"
-    assert fleet[1].cli("PING", login=user("guest", "any")) == "PONG"
+    assert fleet[1].cli("GET", "valve:1", login=user("reader", "of-reader")) == "(nil)"
+    assert fleet[2].cli("PING", login=user("guest", "any")) == "PONG"
     changed.append({"name": "guest", "state": "absent"})
     lab.ansible(fleet, [module], **{**variables, "redis_server_acl_users": changed}).good()
-    assert "WRONGPASS" in fleet[1].sh("redis-cli --user guest --pass any PING 2>&1", check=False)
-    assert fleet[1].cli("GET", "valve:1", login=user("reader", "of-reader")) == "(nil)"
+    assert "WRONGPASS" in fleet[2].sh("redis-cli --user guest --pass any PING 2>&1", check=False)
+    assert fleet[2].cli("GET", "valve:1", login=user("reader", "of-reader")) == "(nil)"
     assert [host.pid for host in fleet] == pids
 
     # Without the module, its commands are in no rule any more, or the server would not start.
@@ -94,8 +96,9 @@ def test_every_kind_of_user(lab: Lab, fleet: list[Host]) -> None:
         assert "probe" not in host.sh(f"grep ^user {CONF} | grep -v '^user edgeops-probe'").replace("+probe.args", "")
 
 
-def test_verify_where_module_and_config_are_renamed_away(lab: Lab, fleet: list[Host]) -> None:
+def test_verify_where_module_and_config_are_renamed_away(lab: Lab) -> None:
     """The probe user needs neither; the rollout goes on without CONFIG as well."""
+    fleet = lab.reset("r11", "r13")
     variables: dict[str, Any] = {"redis_server_rename_commands": RENAMES, "redis_server_probe_password": "of-probe"}
     lab.ansible(fleet, [probe()], **variables).good()
     for host in fleet:
@@ -106,43 +109,46 @@ def test_verify_where_module_and_config_are_renamed_away(lab: Lab, fleet: list[H
     # It sees what is wrong as well.
     fleet[1].sh("chmod 0755 /var/lib/redis/modules/probe.so")
     wrong = lab.ansible(fleet, [probe()], playbook="verify", **variables)
-    assert "probe differs" in wrong.failure("r12")
+    assert "probe differs" in wrong.failure("r13")
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"redis_server_rename_commands": {"probe.text": "x"}}, "can't be renamed"),
-        ({"redis_server_acl_users": [{"name": "a", "rules": [">open-secret"]}]}, "a password rule"),
-        ({"redis_server_acl_users": [{"name": "a", "paswords": ["open-secret"]}]}, "paswords"),
-        (
-            {"redis_server_acl_users": [{"name": "a", "nopass": True}], "redis_server_aclfile": "/etc/redis/users.acl"},
-            "from one place only",
-        ),
-        (
-            {"redis_server_acl_users": [{"name": "default", "enabled": False}]},
-            "a rollout logs in as it, and it is disabled",
-        ),
-        (
-            {
-                "redis_server_tls_port": 6380,
-                "redis_server_tls_cert_file": "/nowhere/server.crt",
-                "redis_server_tls_key_file": "/nowhere/server.key",
-                "redis_server_tls_ca_cert_file": "/nowhere/ca.crt",
-            },
-            "does not start (exit status 1): Failed to load certificate: /nowhere/server.crt",
-        ),
-    ],
-)
-def test_what_is_refused_before_anything_is_touched(lab: Lab, variables: dict[str, Any], words: str) -> None:
-    """Bad users and new names, in one look on the controller."""
-    host = lab.hosts["r12"]
-    before = host.snapshot()
-    refused = lab.ansible([host], [probe()], **variables)
-    assert refused.code != 0
-    assert words in refused.output
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"redis_server_rename_commands": {"probe.text": "x"}}, "can't be renamed"),
+    ({"redis_server_acl_users": [{"name": "a", "rules": [">open-secret"]}]}, "a password rule"),
+    ({"redis_server_acl_users": [{"name": "a", "paswords": ["open-secret"]}]}, "paswords"),
+    (
+        {"redis_server_acl_users": [{"name": "a", "nopass": True}], "redis_server_aclfile": "/etc/redis/users.acl"},
+        "from one place only",
+    ),
+    (
+        {"redis_server_acl_users": [{"name": "default", "enabled": False}]},
+        "a rollout logs in as it, and it is disabled",
+    ),
+    (
+        {
+            "redis_server_tls_port": 6380,
+            "redis_server_tls_cert_file": "/nowhere/server.crt",
+            "redis_server_tls_key_file": "/nowhere/server.key",
+            "redis_server_tls_ca_cert_file": "/nowhere/ca.crt",
+        },
+        "does not start (exit status 1): Failed to load certificate: /nowhere/server.crt",
+    ),
+]
+
+
+def test_what_is_refused_before_anything_is_touched(lab: Lab, r12: Host) -> None:
+    """Bad users and new names, each under an inventory name of its own."""
+    before = r12.snapshot()
+    cases = {
+        # As if each were a machine of its own: several servers of one machine may not have the same files.
+        f"case{number}": {**variables, "ansible_ssh_extra_args": f"-o SendEnv=CASE{number}"}
+        for number, (variables, _words) in enumerate(REFUSED)
+    }
+    refused = lab.ansible(dict.fromkeys(cases, r12), [probe()], host_variables=cases)
+    for case, (_variables, words) in zip(cases, REFUSED, strict=True):
+        assert words in refused.failure(case), refused.output
     assert "open-secret" not in refused.output
-    assert host.snapshot() == before
+    assert r12.snapshot() == before
 
 
 def test_rules_that_the_server_does_not_take(lab: Lab, fleet: list[Host]) -> None:
@@ -214,6 +220,15 @@ def sentinel(host: Host, primary: Host) -> Iterator[None]:
         host.sh("systemctl stop test-sentinel; rm -f /root/sentinel.conf")
 
 
+ALONE = """\
+- hosts: all
+  become: true
+  tasks:
+    - ansible.builtin.import_role:
+        name: edgeops.redis_modules.redis_server
+"""
+
+
 def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
     """A primary is followed as declared at first; from then on, whomever Sentinel promotes stays so."""
     primary, replica, other = fleet
@@ -234,10 +249,16 @@ def test_a_failover_is_not_undone(lab: Lab, fleet: list[Host]) -> None:
         until(lambda: [role(primary), role(replica)] == ["slave", "master"], "the failover")
         # It has both rewrite their configuration.
         until(lambda: replica.address in primary.sh(f"grep ^replicaof {CONF} || true"), "CONFIG REWRITE")
-    lab.ansible([primary, replica], [probe()], host_variables=following, **common).unchanged()
+    # A 6.0 can't take over the data of a 7.0, so the shard is not well and a rollout is refused; the role does not ask.
+    refused = lab.ansible([primary, replica], [probe()], playbook="rollout", host_variables=following, **common)
+    assert "no replica could take over (r11: its link to the primary is down)" in refused.output
+    alone = lab.folder / "server.yml"
+    alone.write_text(ALONE, encoding="utf-8")
+    role_only: dict[str, Any] = {"playbook": str(alone), "host_variables": following, **common}
+    lab.ansible([primary, replica], [probe()], **role_only).unchanged()
     assert [role(primary), role(replica)] == ["slave", "master"]
     # Not even where a change needs a restart.
-    lab.ansible([primary, replica], [probe(args=["x"])], host_variables=following, **common).good()
+    lab.ansible([primary, replica], [probe(args=["x"])], **role_only).good()
     assert [role(primary), role(replica)] == ["slave", "master"]
     assert primary.sh(f"grep ^replicaof {CONF}").split()[1] == replica.address
 

@@ -13,18 +13,14 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Built
 from corpus import ACCEPTED, BASE, BESIDE, CORPUS, HOSTS, NEVER, PREPARE, READINGS, WATCHER, Made
-from rollout_kit import FOLDER, LOG, MODULES, Done, Entry, Host, Lab
+from rollout_kit import CHANGE, FOLDER, LOG, MODULES, Done, Entry, Host, Lab
 
 ACLFILE = "/etc/redis/users.acl"
-CHANGE = str(Path(__file__).with_name("change.yml"))
-"""The playbook: packages, header and compiler have no part in it."""
-
 DATA = f"""
 redis-cli SET text value
 redis-cli RPUSH list a b c

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from rollout_kit import CONF, DROPIN, FOLDER, LOG, MODULES, UNIT, Done, Entry, Host, Lab, probe, variant
 
+pytestmark = pytest.mark.usefixtures("roles_alone")
+
 ALLOWED: dict[str, Any] = {"redis_server_extra_directives": {"enable-module-command": "local"}}
 HOT = {"strategy": "hot"}
 
@@ -74,8 +76,9 @@ def test_all_that_can_happen_to_a_module_without_a_restart(lab: Lab, fleet: list
         assert host.snapshot() == state
 
 
-def test_what_the_live_server_alone_refuses_is_taken_back_at_once(lab: Lab, fleet: list[Host]) -> None:
+def test_what_the_live_server_alone_refuses_is_taken_back_at_once(lab: Lab) -> None:
     """One module is changed already when the next fails: both run as before, in the same process."""
+    fleet = lab.reset("r11", "r13")
     modules = [probe(args=["old"]), probe("second", args=["old"])]
     rollout(lab, fleet, modules).good()
     for host in fleet:
@@ -121,21 +124,22 @@ def test_a_modules_own_directives_come_along(lab: Lab, r13: Host) -> None:
     rollout(lab, [r13], changed).unchanged()
 
 
-@pytest.mark.parametrize("name", ["r11", "r12", "r13"])
-def test_an_acl_user_that_names_a_command(lab: Lab, name: str) -> None:
+def test_an_acl_user_that_names_a_command(lab: Lab, fleet: list[Host]) -> None:
     """UNLOAD would crash the server; refused before anything is touched, or a restart where that is allowed."""
-    (host,) = lab.reset(name)
-    rollout(lab, [host], [probe(), probe("other")]).good()
-    host.cli("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@read", "+probe.text")
-    state = host.snapshot()
-    failed = rollout(lab, [host], [variant("probe", "PROBE_TEXT=newer", **HOT), probe("other")])
-    assert "the ACL user reader names" in failed.failure(host)
-    assert "command probe.text" in failed.failure(host)
-    assert host.snapshot() == state
-    starts = host.starts
+    rollout(lab, fleet, [probe(), probe("other")]).good()
+    for host in fleet:
+        host.cli("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@read", "+probe.text")
+    states = [host.snapshot() for host in fleet]
+    failed = rollout(lab, fleet, [variant("probe", "PROBE_TEXT=newer", **HOT), probe("other")])
+    for host in fleet:
+        assert "the ACL user reader names" in failed.failure(host)
+        assert "command probe.text" in failed.failure(host)
+    assert [host.snapshot() for host in fleet] == states
+    starts = [host.starts for host in fleet]
     newer = [variant("probe", "PROBE_TEXT=newer", strategy="hot_or_restart"), probe("other")]
-    rollout(lab, [host], newer).good()
-    assert (host.starts, host.cli("probe.text")) == (starts + 1, "newer")
+    rollout(lab, fleet, newer).good()
+    for host, started in zip(fleet, starts, strict=True):
+        assert (host.starts, host.cli("probe.text")) == (started + 1, "newer")
 
 
 def test_what_can_be_known_beforehand_is_refused(lab: Lab, r12: Host) -> None:

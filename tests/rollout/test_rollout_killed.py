@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from conftest import Built
 from rollout_kit import FOLDER, UNIT, Host, Lab, until, variant
 from upgrade import MOMENTS, Upgrade, nothing_lost, runs, writing
+
+pytestmark = pytest.mark.usefixtures("roles_alone")
 
 
 def test_a_run_killed_at_any_step_is_finished_by_the_next(

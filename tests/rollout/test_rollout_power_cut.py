@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 from conftest import Built
 from rollout_kit import ROOT, Host, Lab, run
 from upgrade import MOMENTS, Upgrade, nothing_lost, runs, writing
@@ -19,6 +20,8 @@ sys.path.insert(0, str(ROOT / "lab"))
 
 from labkit import lifecycle
 from labkit.config import load_config
+
+pytestmark = pytest.mark.usefixtures("roles_alone")
 
 
 class Power:

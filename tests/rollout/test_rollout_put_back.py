@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from rollout_kit import CONF, DROPIN, FOLDER, SNAPSHOT, UNIT, Host, Lab, probe, until, variant
+
+pytestmark = pytest.mark.usefixtures("roles_alone")
 
 
 def state(host: Host) -> tuple[object, ...]:
@@ -14,8 +17,9 @@ def state(host: Host) -> tuple[object, ...]:
     return ([host.sha256(path) for path in files], host.modules(), host.cli("GET", "key"), host.config("maxmemory"))
 
 
-def test_a_module_that_fails_in_the_service_alone_is_taken_back(lab: Lab, fleet: list[Host]) -> None:
+def test_a_module_that_fails_in_the_service_alone_is_taken_back(lab: Lab) -> None:
     """No trial can see this one: it refuses only where systemd waits for it."""
+    fleet = lab.reset("r11", "r13")
     modules = [probe()]
     lab.ansible(fleet, modules).good()
     for host in fleet:

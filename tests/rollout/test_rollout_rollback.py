@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
+import pytest
 from conftest import Built
 from rollout_kit import CORES, FOLDER, Done, Entry, Host, Lab
+
+pytestmark = pytest.mark.usefixtures("roles_alone")
 
 FILE = f"{FOLDER}/probe.so"
 RELEASES = f"{FOLDER}/.releases/probe"
@@ -31,8 +33,9 @@ def two_releases(lab: Lab, hosts: list[Host], probes: Probes) -> tuple[Built, Bu
     return first, second, declared
 
 
-def test_back_to_the_previous_release_and_forward_again(lab: Lab, fleet: list[Host], probes: Probes) -> None:
+def test_back_to_the_previous_release_and_forward_again(lab: Lab, probes: Probes) -> None:
     """Only the module's file goes back: the arguments are as declared, the declared version does not count."""
+    fleet = lab.reset("r11", "r12")
     first, second, declared = two_releases(lab, fleet, probes)
     for host in fleet:
         host.cli("SET", "key", "value")
@@ -61,23 +64,24 @@ def test_back_to_the_previous_release_and_forward_again(lab: Lab, fleet: list[Ho
     assert [host.snapshot() for host in fleet] == after
 
     back(lab, fleet, declared, second.sha256[:12]).good()
-    assert [host.cli("probe.text") for host in fleet] == ["second"] * 3
+    assert [host.cli("probe.text") for host in fleet] == ["second"] * 2
     back(lab, fleet, declared, second.sha256[:12]).unchanged()
     lab.ansible(fleet, declared).unchanged()
     # Having gone forward again does not make another release the previous one.
     back(lab, fleet, declared, "previous").good()
-    assert [host.cli("probe.text") for host in fleet] == ["first"] * 3
+    assert [host.cli("probe.text") for host in fleet] == ["first"] * 2
     lab.ansible(fleet, declared).good()
-    assert [host.cli("probe.text") for host in fleet] == ["second"] * 3
+    assert [host.cli("probe.text") for host in fleet] == ["second"] * 2
 
 
 def test_a_host_without_the_release_says_what_it_has(lab: Lab, probes: Probes) -> None:
-    """It fails untouched, and the others go back."""
+    """It fails untouched, and its wave stays with it; without it, the others go back."""
     hosts = lab.reset("r12", "r13")
     behind, ahead = hosts
     first, second, declared = two_releases(lab, [ahead], probes)
     lab.ansible([behind], declared).good()
     before = behind.snapshot()
+    process = ahead.pid
     done = back(lab, hosts, declared, first.sha256[:16])
     assert done.code != 0
     assert f"module probe: there is no release {first.sha256[:16]}; this host has {second.sha256[:16]} of " in (
@@ -85,6 +89,10 @@ def test_a_host_without_the_release_says_what_it_has(lab: Lab, probes: Probes) -
     )
     assert "(in place)" in done.failure(behind)
     assert behind.snapshot() == before
+    assert "r12, of the same wave, did not pass" in done.failure(ahead)
+    assert ahead.pid != process, "it had gone back, and came forward again"
+    assert ahead.cli("probe.text") == "second"
+    back(lab, [ahead], declared, first.sha256[:16]).good()
     assert ahead.cli("probe.text") == "first"
     assert "no release before the newest one" in back(lab, [behind], declared, "previous").failure(behind)
     assert behind.snapshot() == before
@@ -102,10 +110,20 @@ def test_bad_input_is_refused_before_anything_is_touched(lab: Lab, r12: Host, pr
         ({"probe": "last week"}, [entry], "module probe: the release 'last week' must be previous"),
         ({"probe": 123456}, [entry], "in quotes"),
     ]
-    for core, (releases, modules, message) in zip(itertools.cycle(CORES), refused, strict=False):
-        done = lab.ansible([r12], modules, playbook="rollback", redis_rollback=releases, core=core)
-        assert done.code != 0, message
-        assert message in done.output
+    # Each under an inventory name of its own, as if it were a machine of its own.
+    cases = {
+        f"case{number}": {
+            "redis_rollback": releases,
+            "redis_modules": modules,
+            "ansible_ssh_extra_args": f"-o SendEnv=CASE{number}",
+        }
+        for number, (releases, modules, _message) in enumerate(refused)
+    }
+    for core in CORES:
+        done = lab.ansible(dict.fromkeys(cases, r12), playbook="rollback", core=core, host_variables=cases)
+        assert done.code != 0
+        for case, (_releases, _modules, message) in zip(cases, refused, strict=True):
+            assert message in done.failure(case), done.output
     assert "redis_rollback says nothing" in lab.ansible([r12], [entry], playbook="rollback").output
     assert r12.snapshot() == before
 

@@ -197,7 +197,8 @@ def test_redis_works_in_it(fleet: Fleet) -> None:
         host.cli("CONFIG", "SET", "appendonly", "yes")
         host.cli("SET", "key", "value")
         assert host.cli("SAVE") == "OK"
-        assert "started" in host.cli("BGSAVE") or "scheduled" in host.cli("BGSAVE", "SCHEDULE")
+        # It waits for its turn where appendonly's own child is at work still.
+        assert "Background saving" in host.cli("BGSAVE", "SCHEDULE")
         until(lambda host=host: "rdb_bgsave_in_progress:0" in host.sh("redis-cli INFO persistence"), "BGSAVE")
         until(lambda host=host: "aof_rewrite_in_progress:0" in host.sh("redis-cli INFO persistence"), "AOF")
         told = host.sh("redis-cli INFO persistence")
@@ -296,7 +297,7 @@ def test_a_folder_that_others_could_exchange_is_refused(fleet: Fleet, lab: Lab) 
 
     wrong = {**LIMITS, "redis_server_memory_max": "200M", "redis_server_cpu_quota": "80", "redis_server_tasks_max": 3}
     failed = lab.ansible([r12], fleet.modules, **wrong)
-    assert failed.recap(r12)["ok"] <= 2, "refused by what runs on the controller, after the facts"
+    assert "Look at the host" not in failed.output, "refused by what runs on the controller"
     for name in ("memory_max is 200M, less than", "cpu_quota must", "tasks_max must"):
         assert f"redis_server_{name}" in failed.output
     assert r12.snapshot() == before[1]

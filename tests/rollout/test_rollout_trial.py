@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from rollout_kit import EXAMPLE, FOLDER, Entry, Host, Lab
 
+pytestmark = pytest.mark.usefixtures("roles_alone")
+
 BACKUPS = "/var/lib/edgeops-redis-modules/backups"
 STATE = "/var/lib/edgeops-redis-modules"
 
@@ -45,19 +47,36 @@ def nothing_left(host: Host) -> None:
 
 
 @pytest.fixture
-def laid(lab: Lab, fleet: list[Host]) -> list[Host]:
-    """Three hosts with release 2 and data that is newer than their RDB files."""
-    lab.ansible(fleet, [sensor(smoke=[ADD, RANGE])]).good()
-    for host in fleet:
+def laid(lab: Lab, request: pytest.FixtureRequest) -> list[Host]:
+    """Hosts (those that the test is parametrized with) with release 2 and data that is newer than their RDB files."""
+    hosts = lab.reset(*request.param)
+    lab.ansible(hosts, [sensor(smoke=[ADD, RANGE])]).good()
+    for host in hosts:
         host.cli("SET", "plain", "kept")
         host.cli("SAVE")
         for key in ("one", "two"):
             host.cli("SENSORWINDOW.ADD", key, "1000", "1", "QUALITY", "bad")
-    return fleet
+    return hosts
 
 
-def test_data_that_the_new_modules_can_not_read_is_found_before_the_switch(lab: Lab, laid: list[Host]) -> None:
-    """Going back to a release that knows only an older encoding, and taking the module away."""
+def on(*hosts: str) -> pytest.MarkDecorator:
+    """Say on which hosts a test needs to run: on all where the version of Redis makes a difference."""
+    return pytest.mark.parametrize("laid", [hosts], indirect=True, ids=",".join)
+
+
+@on("r11", "r12", "r13")
+def test_data_that_the_new_modules_can_not_read_is_found_before_the_switch(
+    lab: Lab, laid: list[Host], tmp_path: Path
+) -> None:
+    """The report says what a module registers; going back to an older encoding, or without the module, is refused."""
+    whole = lab.ansible(laid, [sensor()], playbook="rollout", redis_verify_report_dir=str(tmp_path)).good()
+    rows = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [row["host"] for row in rows] == [host.name for host in laid], whole.output
+    for row in rows:
+        assert "sensorwindow.add" in row["commands"].split()
+        assert row["types"] == "sensorwin 2"
+        assert row["api"] == "complete"
+
     before = [untouched(host) for host in laid]
     back = lab.ansible(laid, [sensor(1)])
     gone = lab.ansible(laid, [{"name": "sensorwindow", "state": "absent"}])
@@ -75,6 +94,7 @@ def test_data_that_the_new_modules_can_not_read_is_found_before_the_switch(lab: 
         nothing_left(host)
 
 
+@on("r11")
 def test_keys_go_only_where_the_entry_accepts_it_and_after_a_backup(lab: Lab, laid: list[Host]) -> None:
     """The backup loads with the module that was taken away."""
     entry = {"name": "sensorwindow", "state": "absent", "accept": ["delete_keys"]}
@@ -102,6 +122,7 @@ def test_keys_go_only_where_the_entry_accepts_it_and_after_a_backup(lab: Lab, la
         assert host.cli("EXISTS", "one", "two", "plain") == "(integer) 3"
 
 
+@on("r13")
 def test_a_user_who_names_a_command_of_a_module_that_goes_is_found_first(lab: Lab, laid: list[Host]) -> None:
     """Redis would not start with such a rule."""
     for host in laid:
@@ -125,30 +146,20 @@ def test_a_user_who_names_a_command_of_a_module_that_goes_is_found_first(lab: La
         nothing_left(host)
 
 
+@on("r12")
 def test_too_little_room_is_seen_before_anything_starts(lab: Lab, laid: list[Host]) -> None:
     """A small file system in the place of the copy; and data beyond the limit is left untried, with a warning."""
-    host, knowingly = laid[1], {"redis_preflight_ignore": ["disk"]}
+    (host,) = laid
     host.sh(f"mount -t tmpfs -o size=4m,mode=0755 none {STATE}")
     try:
         host.sh("head -c 9000000 /dev/urandom | base64 -w0 | redis-cli -x SET large")
-        message = lab.ansible([host], [sensor(1)], **knowingly).failure(host)
+        message = lab.ansible([host], [sensor(1)]).failure(host)
         assert "there is no room to try the modules on this host's data: twice the data may take" in message
         assert "redis_server_trial_data_limit" in message
         nothing_left(host)
         host.cli("DEL", "one", "two")
-        went = lab.ansible([host], [sensor(1)], redis_server_trial_data_limit=1, **knowingly).good()
+        went = lab.ansible([host], [sensor(1)], redis_server_trial_data_limit=1).good()
         assert "the modules were not tried on the data of this host" in went.output
         assert host.modules() == {"sensorwindow": 10000}
     finally:
         host.sh(f"umount {STATE}")
-
-
-def test_the_report_says_what_each_module_registers(lab: Lab, laid: list[Host], tmp_path: Path) -> None:
-    """Commands, data types and whether the server has all functions that it calls."""
-    lab.ansible(laid, [sensor()], redis_verify_report_dir=str(tmp_path)).good()
-    rows = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert [row["host"] for row in rows] == [host.name for host in laid]
-    for row in rows:
-        assert "sensorwindow.add" in row["commands"].split()
-        assert row["types"] == "sensorwin 2"
-        assert row["api"] == "complete"

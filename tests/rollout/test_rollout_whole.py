@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main job, on all Redis versions, with the oldest and the newest ansible-core; every origin of a module."""
+"""The main job, with the oldest and the newest ansible-core; every origin of a module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Built
-from rollout_kit import CORES, EXAMPLE, FOLDER, MODULES, Entry, Host, Lab, artifact, probe
+from rollout_kit import EXAMPLE, FOLDER, MODULES, Entry, Host, Lab, artifact, probe
 
 NASTY = [
     "with spaces",
@@ -39,9 +39,11 @@ def sensorwindow(release: int = 2) -> Entry:
     }
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_a_fleet_converges_in_one_run(lab: Lab, fleet: list[Host], core: str) -> None:
+# The newest one on all Redis versions, from hosts with nothing at all, is molecule's scenario default.
+@pytest.mark.parametrize(("core", "names"), [("2.14", ("r11", "r12", "r13")), ("newest", ("r12",))])
+def test_a_fleet_converges_in_one_run(lab: Lab, core: str, names: tuple[str, ...]) -> None:
     """Check mode forecasts and changes nothing; then all is there; then nothing is left to change."""
+    fleet = lab.reset(*names)
     modules = [probe(args=NASTY), sensorwindow()]
     before = [host.snapshot() for host in fleet]
     forecast = lab.ansible(fleet, modules, "--check", "--diff", core=core).good()
@@ -62,7 +64,7 @@ def test_a_fleet_converges_in_one_run(lab: Lab, fleet: list[Host], core: str) ->
     lab.ansible(fleet, modules, "--check", "--diff", core=core).unchanged()
     assert [host.snapshot() for host in fleet] == after
     verified = lab.ansible(fleet, modules, playbook="verify", core=core).unchanged()
-    assert verified.output.count("loaded") >= 6
+    assert verified.output.count("loaded") >= 2 * len(fleet)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

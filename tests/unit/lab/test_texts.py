@@ -19,6 +19,12 @@ def test_image_key_follows_the_recipe() -> None:
     assert "redis-server" not in " ".join(bare)
 
 
+def test_a_site_has_no_compiler_and_the_ansible_of_its_suite() -> None:
+    old, new = (" ".join(images.recipe(SETTINGS, suite, "site", [])) for suite in ("bullseye", "bookworm"))
+    assert "build-essential" not in old + new
+    assert ("ansible-core" in old, "ansible-core" in new) == (False, True)
+
+
 def test_target_stands_behind_the_suite() -> None:
     command = images.with_target(images.recipe(SETTINGS, "trixie", "bare", []), "trixie", Path("/t"))
     place = command.index("trixie")

@@ -116,6 +116,8 @@ class Server:
         self.answers: dict[str, Any] = {}
         """What commands that start so answer; an exception is raised, a function is called with the words."""
         self.sent: list[str] = []
+        self.messages: list[str] = []
+        """What is said on every channel."""
 
     def connect(self, params: Any, config_command: str = "CONFIG") -> FakeClient:
         """Like _client.connect."""
@@ -215,6 +217,10 @@ class FakeClient:
             raise _client.ServerError(f"{self.config_command} SET at 127.0.0.1:6379: {self._server.refuses[name]}")
         self._server.settings[name] = value
         self._server.was_set[name] = value
+
+    def heard(self, _channel: str, _seconds: float) -> Any:
+        """SUBSCRIBE."""
+        yield from self._server.messages
 
     def close(self) -> None:
         """End."""

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.executor.process.worker import WorkerProcess
+from ansible.utils.multiprocessing import context
 
 from ansible_collections.edgeops.redis_modules.plugins.filter import redis_modules
 
@@ -126,3 +129,49 @@ def test_a_module_that_goes_back_is_declared_without_its_version() -> None:
         FILTERS["going_back"](modules, {"c": "previous"}, "/m")
     with pytest.raises(AnsibleFilterError, match="this host does not have it yet"):
         FILTERS["release_artifacts"](FILTERS["declared_modules"](modules, "/m"), {}, {})
+
+
+class Worker(WorkerProcess):
+    """A worker of ansible-playbook without a task: it says whose it is."""
+
+    def __init__(self, tell: Any) -> None:
+        context.Process.__init__(self)
+        self.tell = tell
+
+    def run(self) -> None:
+        """Say it."""
+        self.tell.put(FILTERS["run_owner"](""))
+
+
+def test_a_run_is_the_same_in_all_its_workers_and_in_itself() -> None:
+    tell = context.Queue()
+    workers = [Worker(tell), Worker(tell)]
+    for worker in workers:
+        worker.start()
+    told = [tell.get(timeout=30) for _worker in workers]
+    for worker in workers:
+        worker.join(30)
+    mine = FILTERS["run_owner"]("")
+    assert mine["pid"] == os.getpid()
+    assert told == [mine, mine]
+    assert FILTERS["dead_runs"]([mine], mine["controller"]) == []
+
+
+def test_a_process_that_is_no_worker_is_a_run_of_its_own() -> None:
+    tell = context.Queue()
+    process = context.Process(target=lambda: tell.put(FILTERS["run_owner"]("")))
+    process.start()
+    other = tell.get(timeout=30)
+    process.join(30)
+    mine = FILTERS["run_owner"]("")
+    assert other["pid"] == process.pid
+    assert FILTERS["dead_runs"]([other, mine], mine["controller"]) == [other["run"]]
+
+
+def test_host_pattern_joins_a_list_and_refuses_nobody():
+    pattern = FILTERS["host_pattern"]
+    assert pattern("pumps:&north") == "pumps:&north"
+    assert pattern(["pumps", "valves"]) == "pumps,valves"
+    for nobody in ("", " ", []):
+        with pytest.raises(AnsibleFilterError, match="redis_hosts names nobody"):
+            pattern(nobody)

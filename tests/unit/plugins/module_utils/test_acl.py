@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -52,6 +52,13 @@ class TestLines:
     def test_the_probe_may_say_hello_and_ask_info(self) -> None:
         lines = _acl.lines([], [], probe={"name": "p", "password": "pw"})
         assert lines[-1] == f"user p on #{SHA} -@all +hello +info"
+
+    def test_withheld_commands_are_nobody_s_where_users_are_declared(self) -> None:
+        users = [{"name": "admin", "nopass": True, "rules": ["+@all"]}]
+        found = _acl.lines(users, [MODULE], withheld=["sensor.reset", "sensor.add"])
+        assert [line.split()[1] for line in found] == ["default", "admin"]
+        assert all(line.endswith(" -sensor.reset -sensor.add") for line in found)
+        assert _acl.lines([], [], withheld=["sensor.add"]) == []
 
     def test_restricted_commands_come_last_for_everybody(self) -> None:
         lines = _acl.lines([ADMIN], [MODULE], probe={"name": "p", "password": "pw"})
@@ -115,7 +122,7 @@ class TestFaults:
 class TestLockouts:
     """The rollout's own login has to be one of the users."""
 
-    CLOSED = {"name": "default", "enabled": False}  # noqa: RUF012
+    CLOSED: ClassVar[dict[str, Any]] = {"name": "default", "enabled": False}
 
     @pytest.mark.parametrize(
         ("users", "login", "words"),

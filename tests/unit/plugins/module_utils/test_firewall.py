@@ -199,9 +199,10 @@ def test_the_rules_of_a_cluster_with_a_log() -> None:
 
 
 def test_the_units_load_our_file_and_never_stop_the_server() -> None:
-    unit, dropin = _firewall.unit("/usr/sbin/nft"), _firewall.dropin("/usr/sbin/nft")
+    unit, dropin = _firewall.unit("/usr/sbin/nft", "redis.service"), _firewall.dropin("/usr/sbin/nft")
     directives = [line for line in unit.splitlines() if line and not line.startswith("#")]
     assert "ExecStart=/usr/sbin/nft -f /etc/edgeops/redis-firewall.nft" in directives
+    assert "Before=network-pre.target redis.service shutdown.target" in directives
     assert not [line for line in directives if line.startswith(("ExecStop", "RequiredBy", "PartOf"))]
     loads = [line for line in dropin.splitlines() if line.startswith("Exec")]
     assert [line.split("=")[0] for line in loads] == ["ExecStartPost", "ExecReload", "ExecStopPost"]

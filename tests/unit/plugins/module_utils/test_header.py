@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -204,6 +205,15 @@ class TestDebian:
         content, ran = self.fetch(tmp_path, 100, 0)
         assert content == b"redis/src/redismodule.h"
         assert ran[-1][-1] == "redis=5:7.0.15-1"
+
+    def test_upstream_s_own_file_is_enough_where_a_mirror_lacks_debian_s(self, tmp_path: Path) -> None:
+        tarball(tmp_path / "redis_7.0.15.orig.tar.gz", "redis/src/redismodule.h")
+        known = hashlib.sha256((tmp_path / "redis_7.0.15.orig.tar.gz").read_bytes()).hexdigest()
+        line = " {} 3860 redis_7.0.15.orig.tar.gz\n"
+        assert _header.has_upstream(str(tmp_path), "Checksums-Sha256:\n" + line.format(known))
+        # Another file than the one that the index names is none.
+        assert not _header.has_upstream(str(tmp_path), line.format("0" * 64))
+        assert not _header.has_upstream(str(tmp_path / "work"), line.format(known))
 
     def test_the_hosts_own_apt_is_not_touched(self, tmp_path: Path) -> None:
         _content, ran = self.fetch(tmp_path, 0)

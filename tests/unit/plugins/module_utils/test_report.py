@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _report
 
 SENSOR: dict[str, Any] = {
@@ -111,3 +113,25 @@ def test_what_the_firewall_says_goes_into_each_row_of_its_host_and_below_the_tab
 
 def test_an_empty_table_has_its_head() -> None:
     assert _report.table([]).splitlines()[0].split() == list(_report.COLUMNS)
+
+
+STATUS = {"result": "converged", "reason": "", "last_run": 1000, "last_success": 1000, "applied": "0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({}, "the agent has not run"),
+        ({**STATUS, "clock_is_wrong": False}, "converged 5 minutes ago, commit 0123456789ab"),
+        (
+            {**STATUS, "result": "refused", "reason": "why", "last_success": 0, "applied": "", "clock_is_wrong": True},
+            "refused 5 minutes ago: why; last brought up to date never, commit none; its clock is wrong",
+        ),
+    ],
+)
+def test_what_an_agent_says_is_told(status: dict[str, Any], said: str) -> None:
+    pulls = {"a": {"status": status, "now": 1300}}
+    rows = _report.rows(["a", "b"], {}, None, None, pulls)
+    assert rows[0]["pull"] == said
+    assert "pull" not in rows[1]
+    assert f"a, pull: {said}" in _report.table(rows)

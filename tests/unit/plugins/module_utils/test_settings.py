@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -172,7 +172,7 @@ class TestRenames:
 class TestOwnLogin:
     """How our plugins get in where nobody says otherwise."""
 
-    TLS = {"tls_port": 6380, "ca_certs": "/ca", "cert_file": "/crt", "key_file": ""}  # noqa: RUF012
+    TLS: ClassVar[dict[str, Any]] = {"tls_port": 6380, "ca_certs": "/ca", "cert_file": "/crt", "key_file": ""}
 
     def test_the_port_goes_first(self) -> None:
         login = _settings.own_login({"port": "6379", "unixsocket": "/s", "password": "pw", **self.TLS})

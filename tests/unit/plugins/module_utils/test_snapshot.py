@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -128,6 +129,26 @@ def test_what_a_power_cut_left_beside_the_files_goes_when_it_is_closed(host: Pat
     assert not [path for path in left + trials if path.exists()]
     assert sorted(os.listdir(host)) == [".other.new", _release.RELEASES, "kept", "redis.conf"]
     assert os.listdir(releases) == ["0123.so"]
+
+
+def test_a_trial_that_another_rollout_is_at_stays_when_it_is_closed(host: Path) -> None:
+    (host / "kept").mkdir(exist_ok=True)
+    trials = [host / "kept" / "redis-trial-live", host / "kept" / "redis-trial-dead"]
+    for folder in trials:
+        folder.mkdir(parents=True)
+    live = os.open(trials[0], os.O_RDONLY)
+    fcntl.flock(live, fcntl.LOCK_SH)
+    take(host)
+    _snapshot.close(str(host / "kept" / "before"))
+    assert [path.exists() for path in trials] == [True, False]
+    os.close(live)
+
+
+def test_each_server_of_a_host_has_a_snapshot_of_its_own() -> None:
+    packaged = [_snapshot.folder_of(unit) for unit in ("redis-server", "redis-server.service", "redis.service")]
+    assert packaged == [_snapshot.FOLDER] * 3
+    assert _snapshot.folder_of("redis-server@a") == _snapshot.folder_of("redis-server@a.service")
+    assert _snapshot.folder_of("redis-server@a") == f"{_snapshot.FOLDER}-redis-server@a.service"
 
 
 def dying(step: Callable[[], object], at: int) -> bool:
@@ -320,3 +341,27 @@ class TestLogins:
     def test_from_a_socket_back_to_the_default_port(self) -> None:
         places = [place for place, *_rest in self.found("", login_unix_socket="/new")]
         assert places == ["/new", "/new", "127.0.0.1:6379", "127.0.0.1:6379"]
+
+
+@pytest.mark.parametrize(
+    ("text", "follows", "now"),
+    [
+        ("port 1\nreplicaof 192.0.2.1 6379\n", "192.0.2.9 6379", "port 1\nreplicaof 192.0.2.9 6379\n"),
+        ("port 1\nslaveof 192.0.2.1 6379\n", "", "port 1\n"),
+        ("port 1\n", "192.0.2.9 6379", "port 1\nreplicaof 192.0.2.9 6379\n"),
+        ("port 1\nreplicaof 192.0.2.1 6379\n", "192.0.2.1 6379", None),
+    ],
+)
+def test_a_redis_conf_that_is_put_back_undoes_no_failover(
+    tmp_path: Path, text: str, follows: str, now: str | None
+) -> None:
+    conf, ours = tmp_path / "redis.conf", f"# {_conf.MARK}\n"
+    conf.write_text(ours + text)
+    conf.chmod(0o640)
+    assert _snapshot.keep_primary(str(conf), follows) is (now is not None)
+    assert conf.read_text() == ours + (text if now is None else now)
+    assert conf.stat().st_mode & 0o777 == 0o640
+    # One that somebody else wrote goes back as it was: it was this run that made the server follow.
+    conf.write_text(text)
+    assert not _snapshot.keep_primary(str(conf), follows)
+    assert conf.read_text() == text

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _topology, _waves
+from ansible_collections.edgeops.redis_modules.plugins.module_utils._waves import Wishes
 
 NODES = """\
 aaa 192.0.2.1:6379@16379,one myself,master - 0 0 1 connected 0-5460 [93->-bbb]
@@ -33,6 +34,7 @@ def server(number: int, **more: Any) -> dict[str, Any]:
         "syncing": False,
         "priority": 100,
         "offset": 10,
+        "lacks": [],
         "replicas": [],
         "sentinels": 0,
         "cluster": False,
@@ -64,7 +66,7 @@ def cluster(nodes: str = NODES, **more: dict[str, Any]) -> dict[str, dict[str, A
 
 def steps(told: dict[str, Any], **more: Any) -> list[list[str]]:
     """Return the waves of a plan, each step as HOST or HOST<HEIR."""
-    planned = _waves.plan(told, **more)
+    planned = _waves.plan(told, Wishes(**more))
     return [[step.host + (f"<{step.handover_to}" if step.handover_to else "") for step in w] for w in planned.waves]
 
 
@@ -159,8 +161,8 @@ class TestWaves:
     def test_standalone_servers_after_a_canary(self) -> None:
         told = {f"h{n}": server(n) for n in range(20)}
         assert [len(wave) for wave in _waves.plan(told).waves] == [1, 2, 6, 11]
-        assert [len(wave) for wave in _waves.plan(told, ["3", "50%"]).waves] == [3, 10, 7]
-        assert [len(wave) for wave in _waves.plan(told, ["7"]).waves] == [7, 7, 6]
+        assert [len(wave) for wave in _waves.plan(told, Wishes(["3", "50%"])).waves] == [3, 10, 7]
+        assert [len(wave) for wave in _waves.plan(told, Wishes(["7"])).waves] == [7, 7, 6]
 
     def test_hosts_that_do_not_run_go_first(self) -> None:
         told = {"one": server(1), "off": {"running": False}, "two": server(2), "new": {"running": False}}
@@ -183,7 +185,7 @@ class TestWaves:
 
     def test_each_host_is_in_one_wave(self) -> None:
         told = {**cluster(), **{f"h{n}": server(20 + n) for n in range(9)}, "off": {"running": False}}
-        hosts = [step.host for wave in _waves.plan(told, shards_at_once=2).waves for step in wave]
+        hosts = [step.host for wave in _waves.plan(told, Wishes(shards_at_once=2)).waves for step in wave]
         assert sorted(hosts) == sorted(told)
 
     @pytest.mark.parametrize(
@@ -245,4 +247,149 @@ class TestWaves:
     @pytest.mark.parametrize("sizes", [[], ["0"], ["110%"], ["some"], [None]])
     def test_sizes_that_are_none(self, sizes: list[Any]) -> None:
         with pytest.raises(_waves.WavesError):
-            _waves.plan({}, sizes)
+            _waves.plan({}, Wishes(sizes))
+
+    def test_a_server_that_a_package_has_just_started_is_nobody_s_yet(self) -> None:
+        told = {"one": server(1), "new": server(2), "newer": server(3)}
+        assert steps(told, fresh=("new", "newer")) == [["new", "newer"], ["one"]]
+        # It may already follow somebody, as its own redis.conf said.
+        told = {"one": server(1, **followed_by(2)), "new": server(2, **following(1))}
+        assert steps(told, fresh=("new",)) == [["new"], ["one<new"]]
+
+    def test_a_server_that_runs_and_does_not_answer_is_refused(self) -> None:
+        silent = {
+            "running": False,
+            "process": True,
+            "error": "wrong password",
+            "addresses": [],
+            "port": 1,
+            "primary": "",
+        }
+        told = {"one": server(1), "silent": silent}
+        (fault,) = _waves.plan(told).faults
+        assert "silent: its server runs and does not answer" in fault
+        assert "wrong password" in fault
+        assert _waves.plan(told, Wishes(unseen=True)).faults == []
+        assert steps(told, unseen=True) == [["one"], ["silent"]]
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            cluster(NODES.replace("slave aaa", "slave bbb")),
+            {"one": server(1, **followed_by(2), version="6.0.16"), "two": server(2, **following(1))},
+        ],
+    )
+    def test_who_can_not_hand_over_is_changed_where_it_is_if_asked(self, told: dict[str, Any]) -> None:
+        assert "redis_rollout_without_handover" in _waves.plan(told).faults[0]
+        planned = _waves.plan(told, Wishes(restart=True))
+        assert planned.faults == []
+        assert "one" in [step.host for wave in planned.waves for step in wave if not step.handover_to]
+        # One that has a command and nobody who could take over is another matter.
+        sick = {"one": server(1, **followed_by(2)), "two": server(2, **following(1), link_up=False)}
+        assert _waves.plan(sick, Wishes(restart=True)).faults
+
+    def test_where_the_heir_is_and_how_many_copies_there_are(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2, 8, 9)),
+            "two": server(2, **following(1), addresses=["192.0.2.2", "2001:db8::2"], port=7000),
+        }
+        told["one"]["replicas"][2]["state"] = "wait_bgsave"
+        told["one"]["replicas"][0]["port"] = "7000"
+        replica, primary = (step for wave in _waves.plan(told).waves for step in wave)
+        assert (replica.addresses, replica.port, replica.replicas) == ((), 0, 2)
+        assert (primary.addresses, primary.port, primary.replicas) == (("192.0.2.2", "2001:db8::2"), 7000, 2)
+
+    def test_a_node_of_a_cluster_without_slots_stands_alone(self) -> None:
+        told = {
+            "one": server(1, cluster=True, node_id="aaa", nodes="aaa :6379@16379 myself,master - 0 0 0 connected\n")
+        }
+        assert steps(told) == [["one"]]
+        assert _waves.plan(told).faults == []
+
+    def test_an_heir_on_the_same_host_may_be_known_by_its_loopback(self) -> None:
+        told = {
+            "a": server(1, replicas=[{"ip": "127.0.0.1", "port": "6392", "state": "online"}]),
+            "b": server(1, port=6392, primary="127.0.0.1 6379"),
+        }
+        (_replica,), (primary,) = _waves.plan(told).waves
+        assert primary.addresses == ("192.0.2.1", "127.0.0.1", "::1")
+
+    def test_a_module_is_withheld_until_all_copies_have_it(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2), lacks=["new"]),
+            "two": server(2, **following(1)),
+            "alone": server(3, lacks=["new"]),
+        }
+        planned = _waves.plan(told, Wishes(users=True))
+        assert {step.host: step.withheld for wave in planned.waves for step in wave} == {
+            "alone": (),
+            "one": ("new",),
+            "two": ("new",),
+        }
+        assert "new withheld from clients until all copies have it" in "\n".join(_waves.lines(planned))
+        # Without users there is nobody to withhold it from, and that is said.
+        planned = _waves.plan(told)
+        assert not any(step.withheld for wave in planned.waves for step in wave)
+        assert [warning for warning in planned.warnings if "replication of one: new is new to it" in warning]
+        told["one"]["lacks"].clear()
+        assert not _waves.plan(told).warnings
+
+    def test_a_module_that_leaves_is_withheld_before_the_first_copy_loses_it(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2), leaves=["old"]),
+            "two": server(2, **following(1)),
+            "alone": server(3, leaves=["old"]),
+        }
+        planned = _waves.plan(told)
+        steps = {step.host: (step.leaving, step.role) for wave in planned.waves for step in wave}
+        assert steps == {"alone": ((), ""), "one": (("old",), "primary"), "two": (("old",), "replica")}
+        assert "old withheld from clients before the first copy loses it" in "\n".join(_waves.lines(planned))
+
+
+class TestProgress:
+    """Whether the next wave begins, and how far it came."""
+
+    WAVES: ClassVar[list[list[dict[str, Any]]]] = [
+        [{"host": "one", "wave": 1}],
+        [{"host": "two", "wave": 2}, {"host": "three", "wave": 2}],
+        [{"host": "four", "wave": 3}],
+    ]
+
+    def test_a_wave_begins_when_all_before_it_have_passed(self) -> None:
+        assert _waves.halt(self.WAVES, 1, ["one", "two", "three", "four"]) == ""
+        assert _waves.halt(self.WAVES, 2, ["two", "three", "four"]) == ""
+        assert _waves.halt(self.WAVES, 3, ["three", "four"]) == "three did not pass"
+        # Who has failed before any wave began stops all of them; who is not in the plan stops none.
+        assert _waves.halt(self.WAVES, 1, ["one", "two", "three", "four"], ["four", "five"]) == "four did not pass"
+
+    def test_it_stops_on_purpose(self) -> None:
+        left = ["two", "three", "four"]
+        assert "stop_after is 1" in _waves.halt(self.WAVES, 2, left, stop_after=1)
+        assert _waves.halt(self.WAVES, 1, left, stop_after=1) == ""
+        assert _waves.halt(self.WAVES, 2, left, stop_after=2) == ""
+        assert "file /pause" in _waves.halt(self.WAVES, 2, left, pause_file="/pause")
+        # The first wave is what the operator has just asked for.
+        assert _waves.halt(self.WAVES, 1, left, pause_file="/pause") == ""
+
+    def test_how_far_it_came(self) -> None:
+        assert _waves.progress(self.WAVES, [], {"one": ""}) == ["4 of 4 hosts passed all gates"]
+        assert _waves.progress(self.WAVES, ["four", "three"], {"three": "", "four": "three did not pass"}) == [
+            "2 of 4 hosts passed all gates",
+            "stopped before wave 3 of 3: three did not pass",
+            "not reached, so as before: four",
+        ]
+        # Whoever fails in the last wave stops nothing more.
+        assert _waves.progress(self.WAVES, ["four"], {}) == ["3 of 4 hosts passed all gates"]
+
+
+def test_instances_of_one_host_may_follow_each_other_by_its_loopback() -> None:
+    told = {
+        "a": server(1, port=6391, replicas=[{"ip": "127.0.0.1", "port": "6392", "state": "online"}]),
+        "b": server(1, port=6392, primary="127.0.0.1 6391"),
+        "other": server(2, port=6391),
+    }
+    found = _topology.shards(told)
+    assert [(shard.kind, [copy.name for copy in shard.copies]) for shard in found] == [
+        ("replication", ["b", "a"]),
+        ("standalone", ["other"]),
+    ]

@@ -13,7 +13,7 @@ from typing import Any, Sequence
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _sandbox, _trial
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _sandbox, _snapshot, _trial
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._trial import Trial
 
@@ -317,6 +317,12 @@ class TestWorkshop:
         trial = outcome("echo it fails; exit 3\n")
         assert trial == Trial("exit status 3", [], {}, ["it fails"])
         assert [path.name for path in tmp_path.iterdir()] == ["server"]
+
+    def test_its_folder_is_not_taken_for_what_a_dead_one_left(self, script: Any, tmp_path: Path) -> None:
+        with _trial.Workshop(ScriptServer(), script(""), str(tmp_path)) as shop:
+            assert not _snapshot._is_left(shop.folder)
+            os.mkdir(tmp_path / "redis-trial-left")
+            assert _snapshot._is_left(str(tmp_path / "redis-trial-left"))
 
     def test_one_that_is_killed(self, outcome: Any) -> None:
         assert outcome("kill -11 $$\n").error == "killed by signal 11"

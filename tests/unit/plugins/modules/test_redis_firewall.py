@@ -106,6 +106,15 @@ def test_the_first_run_closes_and_the_second_does_nothing(host: Host) -> None:
     assert host.commands.with_start(NFT, "-f") == host.commands.with_start("systemctl", "restart") == []
 
 
+@pytest.mark.parametrize(("debian", "server"), [(True, "redis-server.service"), (False, "redis.service")])
+def test_the_unit_names_the_servers_by_its_own_name(
+    host: Host, debian: bool, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_firewall.shutil, "which", lambda _name: "/usr/bin/dpkg-query" if debian else None)
+    host()
+    assert f"Before=network-pre.target {server} shutdown.target\n" in host.unit.read_text()
+
+
 def test_check_mode_says_the_same_and_changes_nothing(host: Host) -> None:
     said = host(check=True)
     assert (host.tree(), said["in_force"]) == (["", []], False)

@@ -60,7 +60,7 @@ def test_all_data_is_backed_up_and_the_keys_are_deleted(host: Host) -> None:
     assert host.server.databases == {0: {"b": "bloom", "s": "string"}, 2: {}}
     backup = Path(result["backup"])
     assert backup.parent == host.folder
-    assert re.fullmatch(r"\d{8}T\d{6}Z\.rdb", backup.name)
+    assert re.fullmatch(r"\d{8}T\d{6}Z-\d+\.rdb", backup.name)
     assert backup.read_bytes() == WHOLE
     assert list(host.folder.iterdir()) == [backup]
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -94,6 +95,23 @@ def test_the_first_run_builds_and_the_second_finds_it(build: Builder) -> None:
             first["manifest"],
         )
     assert build.compiled() == count
+
+
+def test_one_that_another_instance_built_meanwhile_is_not_built_again(
+    build: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both take the same folder to build in, so the second waits, and looks again."""
+    flock, waited = fcntl.flock, []
+
+    def wait(stream: Any, how: int) -> None:
+        monkeypatch.setattr(redis_module_artifact.fcntl, "flock", flock)
+        waited.append(build()["changed"])
+        flock(stream, how)
+
+    monkeypatch.setattr(redis_module_artifact.fcntl, "flock", wait)
+    assert not build()["changed"]
+    assert waited == [True]
+    assert build.compiled() == 2
 
 
 def test_the_manifest_tells_what_it_was_made_of(build: Builder) -> None:

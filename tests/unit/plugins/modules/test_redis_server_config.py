@@ -277,3 +277,37 @@ class TestRewritten:
         assert host(conf)["written"] == []
         Path(_unit.KEEPER).write_text("exit 0\n")
         assert host(conf)["written"] == [_unit.KEEPER]
+
+
+def test_the_folder_of_the_data_is_made_for_the_service_alone(host: Host, tmp_path: Path) -> None:
+    data = tmp_path / "new" / "data"
+    conf = f"# edgeops.redis_modules\nport 7000\ndir {data}\n"
+    said = host(conf, check=True, user=USER)
+    assert (said["changed"], said["made"], data.exists()) == (True, str(data), False)
+    said = host(conf, user=USER)
+    assert (said["changed"], said["made"]) == (True, str(data))
+    assert (stat.S_IMODE(data.stat().st_mode), data.stat().st_uid) == (0o750, os.geteuid())
+    said = host(conf, user=USER)
+    assert (said["changed"], said["made"]) == (False, "")
+
+
+@pytest.mark.parametrize(
+    ("more", "mode", "refused"),
+    [
+        ("", 0o755, True),
+        ("", 0o757, False),
+        ('save ""\nappendonly yes\n', 0o755, True),
+        ('save ""\n', 0o755, False),
+    ],
+)
+def test_a_folder_that_the_service_may_not_write_to_is_refused_where_it_saves(
+    host: Host, tmp_path: Path, more: str, mode: int, refused: bool
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(mode)
+    # Of the user that runs the tests; the service's is another one.
+    said = host(f"# edgeops.redis_modules\ndir {data}\n{more}", user="daemon")
+    assert bool(said.get("failed")) is refused
+    assert not refused or f"daemon may not write to {data} (" in said["msg"]
+    assert host.conf.exists() is not refused

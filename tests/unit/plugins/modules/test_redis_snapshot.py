@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _release
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_snapshot
 
@@ -260,3 +260,31 @@ def test_without_redis_py(unit: Unit, call: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_client, "REDIS_IMPORT_ERROR", "Traceback")
     assert call("taken", check=True)["changed"] is False
     assert "redis" in call("taken")["msg"]
+
+
+def test_a_server_that_may_not_start_is_left_as_it_is(unit: Unit, call: Any) -> None:
+    call("taken")
+    unit.write("port 6379\n", "new code")
+    # Where no start is needed, files alone come back.
+    assert call("restored", may_start=False)["left"] is False
+    call("taken")
+    unit.write("port 6379\n", "new code")
+    unit.restart()
+    result = call("restored", may_start=False)
+    assert (result["left"], result["changed"], result["restored"]) == (True, False, [])
+    assert unit.so.read_text() == "new code"
+    assert restarts(unit) == 0
+    # The snapshot is still there for another time.
+    assert call("restored")["restored"] == [str(unit.conf), str(unit.so)]
+
+
+def test_a_failover_since_is_not_undone(unit: Unit, call: Any, server: Any) -> None:
+    mark = f"# {_conf.MARK}\n"
+    unit.write(mark + "replicaof 192.0.2.1 6379\n", "old code")
+    call("taken")
+    unit.write(mark + "replicaof 192.0.2.9 6379\n", "new code")
+    unit.restart()
+    server.info.update(role="slave", master_host="192.0.2.9", master_port="6379")
+    call("restored")
+    assert unit.conf.read_text() == mark + "replicaof 192.0.2.9 6379\n"
+    assert unit.so.read_text() == "old code"

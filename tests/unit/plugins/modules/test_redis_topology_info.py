@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_topology_info
 
 
@@ -69,10 +70,45 @@ def test_a_node(told: Any, server: Any) -> None:
 
 def test_nobody_answers(told: Any, server: Any, conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.down = "127.0.0.1:6379: refused"
-    found = {"running": False, "error": server.down, "addresses": ["192.0.2.1", "2001:db8::1"], "port": 6379}
+    found = {
+        "running": False,
+        "process": False,
+        "error": server.down,
+        "addresses": ["192.0.2.1", "2001:db8::1"],
+        "port": 6379,
+    }
     assert told() == {**found, "primary": ""}
     # Whose copy it is, its redis.conf tells.
     conf.write_text("replicaof 192.0.2.9 7000\nport 7001\n")
     assert told() == {**found, "port": 7001, "primary": "192.0.2.9 7000"}
     monkeypatch.setattr(redis_topology_info._client, "REDIS_IMPORT_ERROR", "no redis")
     assert told()["running"] is False
+
+
+def test_a_server_that_runs_and_does_not_answer_is_told_from_one_that_is_stopped(
+    told: Any, server: Any, commands: Any
+) -> None:
+    server.down = "127.0.0.1:6379: refused"
+    commands.answer("systemctl", "show", out="MainPID=4711\n")
+    found = told()
+    assert (found["running"], found["process"]) == (False, True)
+
+
+def test_it_is_asked_as_its_own_redis_conf_has_it_where_the_declared_login_is_new(
+    told: Any, server: Any, conf: Path
+) -> None:
+    conf.write_text("requirepass until-now\n")
+    server.password = "until-now"
+    assert told()["running"] is True
+
+
+def test_which_declared_modules_it_lacks(
+    run_module: Callable[..., dict[str, Any]], told: Any, server: Any, conf: Path
+) -> None:
+    server.modules = [_client.LoadedModule("sensorwindow", 2, "/m/sensorwindow.so", ())]
+    params = {"conf_path": str(conf), "modules": ["sensorwindow", "new"], "absent": ["old"]}
+    found = run_module(redis_topology_info.main, params)["server"]
+    assert (found["lacks"], found["leaves"]) == (["new"], [])
+    found = run_module(redis_topology_info.main, {"conf_path": str(conf), "absent": ["sensorwindow"]})["server"]
+    assert (found["lacks"], found["leaves"]) == ([], ["sensorwindow"])
+    assert told()["lacks"] == []
