@@ -29,6 +29,7 @@ LABS = re.compile(r"(mol-\S+|(rollout|example)\S*)\s")  # at the start of a line
 LONGEST = 70 * 60  # seconds for one gate
 TAIL = 60  # lines
 ENOUGH = 10  # lines
+LONG = 600  # characters of a line
 
 
 @dataclass
@@ -115,10 +116,11 @@ def tell(outcome: Outcome, text: str) -> None:
 
 
 def failures(log: Path) -> list[str]:
-    """Return the lines of a gate's output that say what failed: as pytest names them, else the last ones."""
-    lines = [line[:300] for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    named = [line for line in lines if re.match(r"(FAILED|ERROR) ", line)]
-    return named[-ENOUGH:] or lines[-ENOUGH:]
+    """Return the lines of a gate's output that say what failed: as pytest names them, and why; else the last ones."""
+    lines = [line[:LONG] for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    why = [line for line in lines if re.match(r"E\s+(\w+Error: .|assert .|fatal: )", line)]
+    named = [line for line in lines if re.match(r"(FAILED|ERROR) (?!- RETRYING)", line)]
+    return why[:ENOUGH] + named[-ENOUGH:] or lines[-ENOUGH:]
 
 
 def labs() -> set[str]:

@@ -82,6 +82,19 @@ def faults(seen: Seen, replicas: int, longest: float, others: bool = False) -> l
     return found
 
 
+def unreadable(modules: Mapping[str, int], of_primary: Mapping[str, int]) -> list[str]:
+    """Return why a server with I(modules), name to version, might not read the data of a primary with those others.
+
+    It has come to data of a release that is newer, or of a module that is not there at all.
+    """
+    return [
+        f"its primary runs {name} {version}, whose data "
+        + (f"{modules[name]} may not read" if name in modules else "it could not read without that module")
+        for name, version in of_primary.items()
+        if version > modules.get(name, -1)
+    ]
+
+
 def is_sound(seen: Seen) -> bool:
     """Whether the server is itself a copy that the others could rely on."""
     return not _loading(seen.own) + _link(seen.own)

@@ -19,7 +19,8 @@ description:
     is refused, as there is no way without loss.
   - Sentinel by itself promotes a replica while the old primary still takes writes, and those are lost. So writes are
     held back here until the heir has every byte of them and is promoted, and this server follows it at once. From Redis
-    6.2 on they wait (C(CLIENT PAUSE)). Before, they are refused for that moment (C(min-replicas-to-write), then
+    6.2 on they wait (C(CLIENT PAUSE)), and the primary sends its replicas no PING of its own either
+    (C(repl-ping-replica-period)), so that it can follow without a full sync. Before, they are refused for that moment (C(min-replicas-to-write), then
     C(REPLICAOF)), so writers get the errors C(NOREPLICAS) and C(READONLY).
   - Sentinel chooses by C(replica-priority). Where another replica might be chosen, the heir gets the priority 1 until
     the end, and Sentinel needs up to ten seconds to hear of it. Writes go on meanwhile.
@@ -133,7 +134,7 @@ MARGIN_SECONDS = 10
 """How much longer than its failover-timeout Sentinel may take to give up."""
 
 NEVER = str((1 << 31) - 1)
-"""More replicas than any primary has."""
+"""More replicas than any primary has, and seconds than any handover takes."""
 
 
 def replication(client: _client.Client) -> dict[str, str]:
@@ -623,18 +624,31 @@ PRIORITY = "slave-priority"
 """The name of replica-priority that all versions of Redis know."""
 
 
+PING_PERIOD = "repl-ping-slave-period"
+"""The name of repl-ping-replica-period that all versions of Redis know."""
+
+
 class Pause:
-    """Writes wait (Redis 6.2 and later). Should this process die, they go on after HOLD_MS at the latest."""
+    """Writes wait (Redis 6.2 and later). Should this process die, they go on after HOLD_MS at the latest.
+
+    No pause holds back what a primary itself sends its replicas now and then, to see that they are there. Once the heir
+    is promoted, this server would have these bytes and the heir not, so it could follow by a full sync alone; and where
+    the heir runs a newer release of a module, that ends a server of the former one. So it sends none meanwhile.
+    """
 
     def __init__(self, watch: SentinelWatch) -> None:
         self._watch = watch
         self._here = watch.here
         self._renewed = 0.0
+        self._ping_period = ""
 
     def begin(self, begun: float) -> None:
         """Hold writes back and wait until the heir has all of them. Raises HandoverError and ServerError."""
         handover = self._watch.handover
         longest = handover.params["longest_pause"]
+        if self._here.config_command:
+            self._ping_period = handover.setting(PING_PERIOD)
+            self._here.set(PING_PERIOD, NEVER)
         self._pause(longest)
         handover.await_offset(self._watch.heir, _handover.offset(self.last()), begun + longest / 1000)
         self._pause(HOLD_MS)
@@ -660,6 +674,9 @@ class Pause:
 
     def end(self, promoted: bool) -> None:
         """Let writes go on; where this server should follow and does not, they wait out their pause."""
+        if self._ping_period:
+            with contextlib.suppress(_client.ServerError):
+                self._here.set(PING_PERIOD, self._ping_period)
         role = self._watch.handover.seen(self._here)
         if not promoted or (role and _handover.primary_of(role)):
             with contextlib.suppress(_client.ServerError):

@@ -48,6 +48,12 @@ options:
     description: Whether it is no fault that the server itself is down, or not in sync, as it is about to be mended.
     type: bool
     default: false
+  modules:
+    description:
+      - The modules that the server is about to go back to, name to version; without it, nothing is compared.
+      - A primary that runs a newer release of one of them, or one more, is a fault, as the server might not read its
+        data, and a full sync would end it.
+    type: dict
   fail:
     description: Whether to fail where something is not well when the time is over; RV(faults) tells it anyway.
     type: bool
@@ -119,6 +125,7 @@ faults:
   elements: str
 """
 
+import contextlib
 import time
 from typing import Any
 
@@ -202,6 +209,15 @@ class Watch:
         before = [_health.as_counters(each) for each in self.params["before"]]
         return _health.all_rises(before, seen, later, self.params["withheld"])
 
+    def unreadable(self, seen: _health.Seen) -> list[str]:
+        """Return why the server could not take over its primary's data with the modules that it is to go back to."""
+        if self.params["modules"] is None or seen.own.get("role") != "slave":
+            return []
+        with contextlib.suppress(_client.ServerError):
+            of_primary = {module.name: module.version for module in self.client(*_health.primary_of(seen.own)).modules()}
+            return _health.unreadable(self.params["modules"], of_primary)
+        return []
+
     def close(self) -> None:
         """End all connections."""
         for client in self.clients.values():
@@ -219,6 +235,7 @@ def main() -> None:
             "before": {"type": "list", "elements": "dict", "default": []},
             "withheld": {"type": "list", "elements": "str", "default": []},
             "may_be_down": {"type": "bool", "default": False},
+            "modules": {"type": "dict"},
             "fail": {"type": "bool", "default": True},
             **_client.LOGIN_ARGUMENTS,
         },
@@ -241,6 +258,8 @@ def main() -> None:
         if not faults or waited >= module.params["timeout"]:
             break
         time.sleep(PAUSE)
+    if seen:
+        faults = faults + watch.unreadable(seen)
     watch.close()
     result.update(waited=waited, faults=faults)
     if seen:

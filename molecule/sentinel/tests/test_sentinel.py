@@ -185,3 +185,21 @@ def test_a_module_that_comes_or_goes_is_withheld_meanwhile_and_roles_go_back(fle
         if "unknown" in found.values():
             assert "done" not in found.values(), f"a copy has lost it already: {found}"
     assert any({"withheld", "unknown"} <= set(found.values()) for found in rounds), rounds
+
+
+def test_a_former_primary_keeps_what_its_heir_runs(fleet: Fleet) -> None:
+    """It has handed over and then fails a gate: with what it ran before, it could not take over the data any more."""
+    primary = fleet.shards()[0][0]
+    done = fleet.play(
+        "rollout",
+        [sensorwindow(2, args=["max-samples", "90000"]), ECHO],
+        redis_server_acl_users=[APP],
+        redis_rollout_gate_timeout=6,
+        redis_rollout_gates="{{ ['`false`'] if inventory_hostname == '" + primary + "' else [] }}",
+    )
+    assert done.code != 0, done.output
+    assert f"{primary} is left as it is" in done.output, done.output
+    assert "its primary runs argecho 7" in done.output, done.output
+    fleet.settle()
+    assert fleet.shards()[0][0] != primary
+    assert {node.name: node.versions()["argecho"] for node in fleet.nodes} == dict.fromkeys(fleet.by_name, 7)

@@ -153,3 +153,19 @@ class TestRises:
 
 def test_whom_a_replica_follows() -> None:
     assert _health.primary_of(REPLICA) == ("192.0.2.1", 6379)
+
+
+@pytest.mark.parametrize(
+    ("modules", "of_primary", "said"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 2}, {"a": 1}, []),
+        ({"a": 1, "b": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["its primary runs a 2, whose data 1 may not read"]),
+        ({}, {"a": 0}, ["its primary runs a 0, whose data it could not read without that module"]),
+    ],
+)
+def test_whose_data_a_server_could_not_read(
+    modules: dict[str, int], of_primary: dict[str, int], said: list[str]
+) -> None:
+    assert _health.unreadable(modules, of_primary) == said

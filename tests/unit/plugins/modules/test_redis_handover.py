@@ -57,7 +57,7 @@ class Fleet:
     def redis(self, where: str) -> Any:
         server = self._make()
         server.info.update(master_repl_offset="500", slave_repl_offset="500")
-        server.settings["slave-priority"] = "100"
+        server.settings.update({"slave-priority": "100", "repl-ping-slave-period": "10"})
         server.settings.update({"min-replicas-to-write": "0", "min-replicas-max-lag": "10", "masterauth": ""})
         server.answers.update(
             {
@@ -320,6 +320,31 @@ class TestSentinel:
             "2: CONFIG REWRITE",
         ]
         assert fleet.heir.was_set == {"slave-priority": "100"}
+
+    @pytest.mark.parametrize("promotes", [HEIR, ""])
+    def test_a_primary_sends_its_replicas_nothing_of_its_own_meanwhile(self, fleet: Fleet, promotes: str) -> None:
+        """With a byte more than the heir, it could follow by a full sync alone, which a former release may not survive."""
+        fleet.watched().promotes = promotes
+        periods = []
+        begins = fleet.sentinel_begins
+
+        def told(*words: str) -> bytes:
+            periods.append(int(fleet.here.settings["repl-ping-slave-period"]))
+            return begins(*words)
+
+        for where in SENTINELS:
+            fleet.servers[where].answers["SENTINEL FAILOVER"] = told
+        assert fleet()["changed"] is bool(promotes)
+        assert periods[0] > 10**6
+        assert fleet.here.settings["repl-ping-slave-period"] == "10"
+
+    def test_where_config_is_renamed_away_it_does_without(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fleet.watched().heir.settings["slave-priority"] = "1"
+        monkeypatch.setattr(redis_handover._conf, "renamed_command", lambda *_any: "")
+        assert fleet()["primary"] == HEIR
+        assert not fleet.here.was_set
 
     def test_sentinel_may_have_to_learn_who_its_new_primary_is(self, fleet: Fleet) -> None:
         fleet.unknown = 5

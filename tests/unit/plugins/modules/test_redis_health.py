@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_health
 
 Run = Callable[..., Any]
@@ -109,3 +110,15 @@ def test_what_is_withheld_may_be_rejected(health: Run, server: Any) -> None:
     )
     assert "rejects 1000 calls a second" in health(before=before)["msg"]
     assert not health(before=before, withheld=["x.y"]).get("failed")
+
+
+def test_a_primary_with_a_newer_release_than_the_one_to_go_back_to(health: Run, server: Any) -> None:
+    server.modules.append(_client.LoadedModule("pump", 2, None, None))
+    former = {"modules": {"pump": 1}, "may_be_down": True, "fail": False}
+    assert health(**former)["faults"] == [], "a primary follows nobody"
+    server.info.update(role="slave", master_link_status="up", master_host="192.0.2.9", master_port="7000")
+    found = health(**former)
+    assert found["faults"] == ["its primary runs pump 2, whose data 1 may not read"]
+    assert found["waited"] == 0.0, "it would not go away by waiting"
+    assert health(**{**former, "modules": {"pump": 2}})["faults"] == []
+    assert health()["faults"] == []
