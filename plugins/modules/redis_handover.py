@@ -20,8 +20,8 @@ description:
   - Sentinel by itself promotes a replica while the old primary still takes writes, and those are lost. So writes are
     held back here until the heir has every byte of them and is promoted, and this server follows it at once. From Redis
     6.2 on they wait (C(CLIENT PAUSE)), and the primary sends its replicas no PING of its own either
-    (C(repl-ping-replica-period)), so that it can follow without a full sync. Before, they are refused for that moment (C(min-replicas-to-write), then
-    C(REPLICAOF)), so writers get the errors C(NOREPLICAS) and C(READONLY).
+    (C(repl-ping-replica-period)), so that it can follow without a full sync. Before, they are refused for that moment
+    (C(min-replicas-to-write), then C(REPLICAOF)), so writers get the errors C(NOREPLICAS) and C(READONLY).
   - Sentinel chooses by C(replica-priority). Where another replica might be chosen, the heir gets the priority 1 until
     the end, and Sentinel needs up to ten seconds to hear of it. Writes go on meanwhile.
   - Clients that ask Sentinel learn of the new primary once it has heard of it, about half a second after writes were

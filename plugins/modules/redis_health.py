@@ -214,7 +214,9 @@ class Watch:
         if self.params["modules"] is None or seen.own.get("role") != "slave":
             return []
         with contextlib.suppress(_client.ServerError):
-            of_primary = {module.name: module.version for module in self.client(*_health.primary_of(seen.own)).modules()}
+            of_primary = {
+                module.name: module.version for module in self.client(*_health.primary_of(seen.own)).modules()
+            }
             return _health.unreadable(self.params["modules"], of_primary)
         return []
 

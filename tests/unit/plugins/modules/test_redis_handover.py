@@ -323,7 +323,7 @@ class TestSentinel:
 
     @pytest.mark.parametrize("promotes", [HEIR, ""])
     def test_a_primary_sends_its_replicas_nothing_of_its_own_meanwhile(self, fleet: Fleet, promotes: str) -> None:
-        """With a byte more than the heir, it could follow by a full sync alone, which a former release may not survive."""
+        """With a byte more than the heir it could follow by a full sync alone, which ends a former release."""
         fleet.watched().promotes = promotes
         periods = []
         begins = fleet.sentinel_begins
@@ -338,9 +338,7 @@ class TestSentinel:
         assert periods[0] > 10**6
         assert fleet.here.settings["repl-ping-slave-period"] == "10"
 
-    def test_where_config_is_renamed_away_it_does_without(
-        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_where_config_is_renamed_away_it_does_without(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
         fleet.watched().heir.settings["slave-priority"] = "1"
         monkeypatch.setattr(redis_handover._conf, "renamed_command", lambda *_any: "")
         assert fleet()["primary"] == HEIR
