@@ -2,8 +2,8 @@
 
 .DEFAULT_GOAL := help
 GATES := $(shell tools/gate --list)
-ON_HOSTS := example molecule rollout pull
-.PHONY: help setup collection demo demo-down test bench release-notes clean $(GATES) pull
+ON_HOSTS := example molecule rollout
+.PHONY: help setup collection demo demo-down test bench release-notes clean $(GATES)
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
