@@ -74,6 +74,7 @@ class Central:
         self.lab = folder / "inventory" / "lab.yml"
         made = yaml.safe_load(self.lab.read_text(encoding="utf-8"))["all"]
         self.ssh = ("ssh", "-i", made["vars"]["ansible_ssh_private_key_file"])
+        self.lab_name = Path(self.ssh[-1]).parent.name
         self.ssh += tuple(shlex.split(made["vars"]["ansible_ssh_common_args"]))
         hosts = {name: host["ansible_host"] for name, host in made["hosts"].items()}
         self.hub = Node("hub", hosts["hub"], "", self.ssh)
@@ -105,11 +106,11 @@ class Central:
         told["redis_modules"][0].update(changes)
         self.declared.write_text(yaml.safe_dump(told), encoding="utf-8")
 
-    def sign(self, message: str, key: str = "ops", *more: str) -> str:
+    def sign(self, message: str, key: str = "ops") -> str:
         """Commit all that changed, signed by a key or by none, and return the commit."""
         self.git("add", "--all")
         sign = [f"-S{self.folder / key}"] if key else ["--no-gpg-sign"]
-        self.git("commit", "--quiet", "--allow-empty", "--message", message, *sign, *more)
+        self.git("commit", "--quiet", "--allow-empty", "--message", message, *sign)
         return self.git("rev-parse", "HEAD")
 
     def play(self, playbook: str, *more: str) -> str:
@@ -184,14 +185,9 @@ class Central:
         """End every process of a site at once, and boot it again on its disk."""
         lab = [str(ROOT / "lab" / "lab.py")]
         for word in ("power-cut", "start"):
-            subprocess.run([*lab, word, "--lab", self.lab_name(), site.name], check=True, capture_output=True)
+            subprocess.run([*lab, word, "--lab", self.lab_name, site.name], check=True, capture_output=True)
         # The lab gives it a way to everywhere again.
         site.sh("ip route replace unreachable default")
-
-    def lab_name(self) -> str:
-        """Return the name that the lab has on this machine."""
-        made = yaml.safe_load(self.lab.read_text(encoding="utf-8"))["all"]
-        return Path(made["vars"]["ansible_ssh_private_key_file"]).parent.name
 
     def wait(self, site: Site) -> None:
         """Wait until no run is under way."""

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import functools
 import glob
 import hashlib
 import json
@@ -44,6 +45,9 @@ CONFIG = "/etc/edgeops/pull.json"
 OLDEST_CORE = (2, 14)
 ANY_PYTHON = "any"
 """The wheel set that every site takes: what the roles need of Python on a host, in pure Python."""
+
+SITE_VARIABLE = "EDGEOPS_PULL_SITE"
+"""What tells the rollout's lock that it is run by this agent; _lock reads it."""
 
 RESULTS = (
     "converged",
@@ -409,7 +413,7 @@ def _escaped(text: str) -> str:
 
 
 def sha256_of(path: str) -> str:
-    """Return the hex digest of a file. Raises OSError."""
+    """Return the hex digest of a file. Raises OSError. _host has the same: the agent can't import it."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
@@ -675,9 +679,8 @@ def _said(text: str) -> str:
 class Agent:
     """One run of the agent on this host."""
 
-    def __init__(self, config: Mapping[str, Any], config_path: str) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
-        self.config_path = config_path
         self.folder: str = config["state"]
         self.repository = Repository(config)
         self.host = this_host(config["redis_binary"])
@@ -801,7 +804,7 @@ class Agent:
 
     def needed_wheels(self, manifest: Mapping[str, Any]) -> list[str]:
         """Return the wheel sets that this host takes: ansible-core where its own is too old. Raises PullError."""
-        if self.own_core() >= OLDEST_CORE:
+        if self.own_core >= OLDEST_CORE:
             return [ANY_PYTHON]
         name = wheel_set(sys.version_info[:2], self.host["architecture"])
         if name not in manifest.get("wheels", {}):
@@ -811,6 +814,7 @@ class Agent:
             )
         return [ANY_PYTHON, name]
 
+    @functools.cached_property
     def own_core(self) -> tuple[int, ...]:
         """Return the version of the ansible-core that is installed here; empty where there is none."""
         if not shutil.which("ansible-playbook"):
@@ -858,7 +862,7 @@ class Agent:
             "LC_ALL": "C.UTF-8",
             "PYTHONPATH": libraries,
             "PYTHONDONTWRITEBYTECODE": "1" if not os.access(libraries, os.W_OK) else "",
-            "EDGEOPS_PULL_SITE": self.config["site"],
+            SITE_VARIABLE: self.config["site"],
             "ANSIBLE_CONFIG": self.at("ansible.cfg"),
             "ANSIBLE_HOME": self.at("ansible"),
             "ANSIBLE_LOCAL_TEMP": self.at("ansible", "tmp"),
@@ -1068,7 +1072,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not is_alone:
                 say("another run is under way; this one ends here")
                 return 0
-            status = Agent(config, given.config).run(given.medium)
+            status = Agent(config).run(given.medium)
     except (PullError, OSError) as error:
         say(f"edgeops-pull: {error}", sys.stderr)
         return 1

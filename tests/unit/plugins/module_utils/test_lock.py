@@ -16,7 +16,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _lock, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _lock, _pull, _release
 
 FORK = multiprocessing.get_context("fork")
 RUNS = 12
@@ -269,11 +269,13 @@ def test_clones_and_containers_are_other_controllers(monkeypatch: pytest.MonkeyP
 def test_an_edge_agent_knows_its_own_runs_after_the_boot_of_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_lock.os, "readlink", lambda path: "pid:[4026532000]")
     by_hand = _lock.controller_id()
-    monkeypatch.setenv("EDGEOPS_PULL_SITE", "pump7")
+    # The agent's one file can't import the name.
+    assert _pull.SITE_VARIABLE == _lock.SITE_VARIABLE
+    monkeypatch.setenv(_pull.SITE_VARIABLE, "pump7")
     agent = _lock.controller_id()
     monkeypatch.setattr(_lock.os, "readlink", lambda path: "pid:[4026532001]")
     assert _lock.controller_id() == agent != by_hand
-    monkeypatch.setenv("EDGEOPS_PULL_SITE", "pump8")
+    monkeypatch.setenv(_pull.SITE_VARIABLE, "pump8")
     assert _lock.controller_id() not in (agent, by_hand)
 
 

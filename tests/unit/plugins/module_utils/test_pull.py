@@ -300,7 +300,7 @@ def site(central: Central, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     """Return a function that runs the agent of the site pump1, and returns its status."""
     applied: list[str] = []
     outcome = ["converged", ""]
-    monkeypatch.setattr(_pull.Agent, "own_core", lambda _self: (2, 14))
+    monkeypatch.setattr(_pull.Agent, "own_core", (2, 14))
     monkeypatch.setattr(_pull, "this_host", lambda _binary: HOST)
     monkeypatch.setattr(_pull.Agent, "apply", lambda _self, tip: (applied.append(tip), tuple(outcome))[1])
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
@@ -585,12 +585,13 @@ def test_a_disk_that_fills_up_keeps_nothing_half_done(
     site()
     central.state("2")
     left = [tmp_path / "state" / "repository.git" / "objects" / "pack" / "tmp_pack_1"]
+    nothing = shutil.disk_usage(tmp_path)._replace(free=0)
 
     def full(_self: _pull.Repository, _tip: str, _paths: Sequence[str], folder: str) -> None:
         left.append(Path(folder) / "inventory")
         for path in left:
             path.write_text("half of it")
-        monkeypatch.setattr(_pull.shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1, 1, 0))
+        monkeypatch.setattr(_pull.shutil, "disk_usage", lambda _path: nothing)
         raise told
 
     monkeypatch.setattr(_pull.Repository, "lay_out", full)
@@ -620,7 +621,7 @@ def test_one_run_at_a_time(central: Central, site: Any, tmp_path: Path, capsys: 
 
 def test_an_old_ansible_needs_its_wheels(central: Central, site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     central.state("1")
-    monkeypatch.setattr(_pull.Agent, "own_core", lambda _self: ())
+    monkeypatch.setattr(_pull.Agent, "own_core", ())
     monkeypatch.setattr(_pull.sys, "version_info", (3, 9, 2))
     status = site()
     assert (status["result"], status["ran"]) == ("incomplete", [])
@@ -700,11 +701,11 @@ def ansible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ansible:
 
 def agent(tmp_path: Path, **more: Any) -> _pull.Agent:
     given = {"site": "pump1", "repository": "r", "state": str(tmp_path), **more}
-    return _pull.Agent(_pull.configured(json.dumps(given), str(tmp_path)), "")
+    return _pull.Agent(_pull.configured(json.dumps(given), str(tmp_path)))
 
 
 def test_a_known_host_is_rolled_out(ansible: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pull.Agent, "own_core", lambda _self: (2, 19))
+    monkeypatch.setattr(_pull.Agent, "own_core", (2, 19))
     (tmp_path / "report" / "old").write_text("")
     assert agent(tmp_path, vault_password_file="/v").apply("tip") == ("converged", "")
     call = ansible.calls[-1]
@@ -721,7 +722,7 @@ def test_a_known_host_is_rolled_out(ansible: Ansible, tmp_path: Path, monkeypatc
 
 
 def test_carried_wheels_run_by_this_python(ansible: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pull.Agent, "own_core", lambda _self: (2, 10))
+    monkeypatch.setattr(_pull.Agent, "own_core", (2, 10))
     monkeypatch.setattr(_pull.sys, "version_info", (3, 9, 2))
     assert agent(tmp_path).apply("tip")[0] == "converged"
     assert ansible.calls[-1][:3] == [sys.executable, "-m", "ansible.cli.playbook"]
@@ -729,7 +730,7 @@ def test_carried_wheels_run_by_this_python(ansible: Ansible, tmp_path: Path, mon
 
 
 def test_an_unknown_host_gets_the_agent(ansible: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pull.Agent, "own_core", lambda _self: (2, 19))
+    monkeypatch.setattr(_pull.Agent, "own_core", (2, 19))
     ansible.hosts = "  hosts (0):\n"
     result, reason = agent(tmp_path).apply("tip")
     assert (result, "does not name pump1" in reason) == ("unknown", True)
@@ -744,7 +745,7 @@ def test_an_unknown_host_gets_the_agent(ansible: Ansible, tmp_path: Path, monkey
 def test_a_playbook_that_fails(
     ansible: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str, result: str
 ) -> None:
-    monkeypatch.setattr(_pull.Agent, "own_core", lambda _self: (2, 19))
+    monkeypatch.setattr(_pull.Agent, "own_core", (2, 19))
     ansible.code, ansible.output = code, "fatal: [pump1]: FAILED! => " + json.dumps({"msg": message}) + "\n"
     found = agent(tmp_path).apply("tip")
     assert found == (result, message or "the playbook took longer than 1800 s")
