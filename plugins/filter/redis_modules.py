@@ -25,6 +25,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _preflight,
     _publish,
     _pull,
+    _receipt,
     _release,
     _report,
     _settings,
@@ -121,10 +122,38 @@ def limit_lines(limits: Mapping[str, Any]) -> list[str]:
 
 
 def rollout_plan(told: Mapping[str, Any], **wishes: Any) -> dict[str, Any]:
-    """Return in which waves a fleet can be changed, what stands against it, and both as text. Raises WavesError."""
-    planned = _waves.plan(told, _waves.Wishes(**wishes))
+    """Return in which waves a fleet can be changed, what stands against it, and both as text. Raises WavesError.
+
+    I(settled) among the wishes is what the servers of hosts told that this run leaves as they are.
+    """
+    settled = {host: server for host, server in (wishes.pop("settled", None) or {}).items() if server}
+    planned = _waves.plan({**told, **settled}, _waves.Wishes(settled=tuple(settled), **wishes))
     waves = [[{**step._asdict(), "wave": number} for step in wave] for number, wave in enumerate(planned.waves, 1)]
     return {"waves": waves, "faults": planned.faults, "warnings": planned.warnings, "lines": _waves.lines(planned)}
+
+
+def results_of(hosts: list[str], hostvars: Mapping[str, Any], name: str, of_receipt: str) -> dict[str, Any]:
+    """Return a registered result of each host; of one that left as it was as wanted, what its receipt had told."""
+    found = {}
+    for host in hosts:
+        known = hostvars[host]
+        receipt = known.get("redis_receipt_found") or {}
+        found[host] = known.get(name) or receipt.get(of_receipt) or {}
+    return found
+
+
+def receipts_told(hosts: list[str], hostvars: Mapping[str, Any], believe: bool = True) -> dict[str, Any]:
+    """Return which hosts are not as wanted, and what the operator reads of all of them.
+
+    Where all are, that is the report of the fleet as well.
+    """
+    found = {host: hostvars[host].get("redis_receipt_found") or {} for host in hosts}
+    said = _receipt.told(found, believe)
+    table: list[str] = []
+    if not said.others:
+        confirmations, firewalls = ({host: r[key] for host, r in found.items()} for key in ("confirmation", "firewall"))
+        table = _report.table(_report.rows(hosts, confirmations, None, firewalls)).splitlines()
+    return {"others": said.others, "lines": table + said.lines}
 
 
 def host_pattern(hosts: str | list[str]) -> str:
@@ -182,6 +211,8 @@ class FilterModule:
             "firewall_peers": speaking(_firewall.peers),
             "instance_faults": _instances.faults,
             "host_pattern": host_pattern,
+            "receipts_told": receipts_told,
+            "results_of": results_of,
             "run_owner": run_owner,
             "dead_runs": _lock.dead_runs,
             "rollout_plan": speaking(rollout_plan),

@@ -79,3 +79,11 @@ def verdicts_without_server(wanted: Sequence[_plan.Wanted], folder: Folder = NO_
     return [
         _plan.judge(w, None, _host.file_state(w.path), None, server_runs=False, access=found[w.path]) for w in wanted
     ]
+
+
+def strangers(seen: Running, wanted: Sequence[_plan.Wanted]) -> list[_plan.Verdict]:
+    """Return a verdict on each module that runs and that nobody declared."""
+    return [
+        _plan.Verdict(m.name, _plan.UNDECLARED, ["it runs, but nobody declared it"], m.version, m.path or "", "", "")
+        for m in _plan.undeclared(seen.modules, [w.name for w in wanted])
+    ]

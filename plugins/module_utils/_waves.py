@@ -57,6 +57,7 @@ class Wishes(NamedTuple):
     says whether users are declared, as commands can be withheld from them. I(fresh) are hosts whose server did not run
     before this rollout began. I(restart) lets a primary that has nobody to hand over to, or no command for it, be
     changed where it is. I(unseen) lets a server that runs and does not answer be changed, as one that stands alone.
+    I(settled) are hosts that are as wanted, so that they are no more than copies, and heirs, of others.
     """
 
     sizes: Sequence[Any] = WAVES
@@ -65,6 +66,7 @@ class Wishes(NamedTuple):
     fresh: Sequence[str] = ()
     restart: bool = False
     unseen: bool = False
+    settled: Sequence[str] = ()
 
 
 NO_WISHES = Wishes()
@@ -83,7 +85,8 @@ def plan(told: Mapping[str, Mapping[str, Any]], wishes: Wishes = NO_WISHES) -> P
     replica by replica, and its primary last, after it has handed over. Raises WavesError.
     """
     counts = _sizes(wishes.sizes)
-    shards = _topology.shards(told)
+    # A shard of which nothing changes is nobody's business, be it well or not.
+    shards = [shard for shard in _topology.shards(told) if {c.host for c in shard.copies} - {"", *wishes.settled}]
     silent = [host for host, server in told.items() if _is_silent(server)]
     faults = [f"{host}: {LOST}" for host in told if not told[host]]
     faults += [] if wishes.unseen else [_silence(host, told[host]) for host in silent]
@@ -96,7 +99,7 @@ def plan(told: Mapping[str, Mapping[str, Any]], wishes: Wishes = NO_WISHES) -> P
         for host, server in told.items()
         if server and host not in silent and (not server["running"] or (host in wishes.fresh and _is_empty(server)))
     ]
-    placed = {step.host for step in idle}
+    placed = {*(step.host for step in idle), *wishes.settled}
     alone = [
         Step(shard.primary.host, "standalone")
         for shard in shards

@@ -198,14 +198,6 @@ def wanted_modules(params: dict[str, Any]) -> list[_plan.Wanted]:
     ]
 
 
-def strangers(seen: _observe.Running, wanted: list[_plan.Wanted]) -> list[_plan.Verdict]:
-    """Return a verdict on each module that nobody declared."""
-    return [
-        _plan.Verdict(m.name, _plan.UNDECLARED, ["it runs, but nobody declared it"], m.version, m.path or "", "", "")
-        for m in _plan.undeclared(seen.modules, [w.name for w in wanted])
-    ]
-
-
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -258,7 +250,7 @@ def main() -> None:
         verdicts = _observe.verdicts(seen, wanted, folder)
         result["server_version"] = seen.info.get("redis_version", "")
         if module.params["exclusive"]:
-            verdicts += strangers(seen, wanted)
+            verdicts += _observe.strangers(seen, wanted)
     bad = [v for v in verdicts if v.verdict not in _plan.GOOD]
     result.update(confirmed=not bad and not result["error"], verdicts=[v.as_dict() for v in verdicts])
     if module.params["fail"] and not result["confirmed"]:

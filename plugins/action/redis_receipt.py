@@ -1,0 +1,70 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's part of redis_receipt: all that is declared of the host, as one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Mapping
+
+from ansible import constants
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _declared
+
+MODULE = "edgeops.redis_modules.redis_receipt"
+
+
+class ActionModule(ActionBase):
+    """Runs the module once; not at all where it is not known yet what is declared."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Entry point of the action."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        args = dict(self._task.args)
+        kept = self._kept(task_vars)
+        try:
+            if args.get("state", "compared") == "compared":
+                args["_declared"] = self._declared(task_vars)
+                kept.write_text(args["_declared"], encoding="ascii")
+            elif kept.exists():
+                args["_declared"] = kept.read_text(encoding="ascii")
+            else:
+                raise _declared.UnknownError("what was declared could not be told before anything was changed")
+        except _declared.UnknownError as error:
+            told = {"changed": False, "as_wanted": False, "left": False, "differences": [str(error)], "reached": ""}
+            return {**result, **told}
+        result.update(self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars))
+        return result
+
+    @staticmethod
+    def _kept(task_vars: Mapping[str, Any]) -> Path:
+        """Return where the digest of this host's declaration is kept until the end of the run.
+
+        It is made over secrets as well. In the folder that ends with the run, it gets into no output, as a result could.
+        """
+        name = hashlib.sha256(str(task_vars.get("inventory_hostname")).encode()).hexdigest()
+        return Path(os.path.join(str(constants.DEFAULT_LOCAL_TMP), f"redis-receipt-{name}"))
+
+    def _declared(self, task_vars: Mapping[str, Any]) -> str:
+        """Return the digest over variables, sources, peers and the collection itself. Raises UnknownError."""
+        values = _declared.values(task_vars, self._templar.template)
+        folders = [str(task_vars.get("inventory_dir") or ""), str(task_vars.get("playbook_dir") or "")]
+        peers = _declared.peers(
+            values,
+            list(task_vars.get("ansible_play_hosts_all") or []),
+            lambda host: task_vars["hostvars"][host],
+            str(task_vars.get("ansible_limit") or ""),
+        )
+        return _declared.digest(
+            values,
+            sources=_declared.sources(values, folders),
+            peers=peers,
+            collection=_declared.collection(str(Path(__file__).resolve().parents[2])),
+        )

@@ -1,0 +1,406 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The receipt of a host: what it was last brought to, and what was seen there then.
+
+Where the same is declared and the same is seen, there is nothing to do, and nobody has to render a template to know.
+What is declared goes in as one digest, that the controller works out; what is seen as one text for each subject.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import time
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _firewall,
+    _host,
+    _lock,
+    _observe,
+    _plan,
+    _release,
+    _snapshot,
+    _sources,
+    _told,
+)
+
+FOLDER = "/var/lib/edgeops-redis-modules"
+FORMAT = 1
+"""Another one in a receipt means that nobody here can read it."""
+
+FAILOVERS = frozenset({"replicaof", "slaveof"})
+"""Settings that are for failovers to decide, and no difference."""
+
+FLUSHER = "nftables.service"
+"""Its drop-in brings our table back where that service has flushed it."""
+MISSING = "missing"
+UNREADABLE = "can't be read"
+NFT_TABLE = f"nftables table {_firewall.FAMILY} {_firewall.TABLE}"
+
+
+class Look(NamedTuple):
+    """What to look at on a host, as the roles have it: kept in the receipt, so that nobody has to work it out again.
+
+    I(modules) are those of redis_modules_confirm. I(files) are compared by owner, mode and digest, I(units) by their
+    state, I(packages) by their version. I(firewall) is what the module redis_firewall told, empty where the table is
+    nobody's business.
+    """
+
+    unit: str
+    conf_path: str
+    binary: str
+    folder: str
+    owner: str
+    group: str
+    mode: str
+    user: str
+    data_folder: str
+    modules: Sequence[Mapping[str, Any]]
+    packages: Sequence[str]
+    files: Sequence[str]
+    exposure: float | None = None
+    firewall: Mapping[str, Any] = {}
+
+    @property
+    def wanted(self) -> list[_plan.Wanted]:
+        """Return the modules as they have to be."""
+        return [
+            _plan.Wanted(
+                name=str(entry["name"]),
+                state=str(entry.get("state") or "present"),
+                path=str(entry["path"]),
+                args=list(entry.get("args") or []),
+                version=entry.get("version"),
+                sha256=str(entry.get("sha256") or ""),
+                owner=self.owner,
+                group=self.group,
+                mode=self.mode,
+            )
+            for entry in self.modules
+        ]
+
+
+class Receipt(NamedTuple):
+    """What a host was brought to.
+
+    I(declared) is the digest of all that was declared, I(reached) the time in seconds since 1970, I(seen) what was
+    there then, I(salt) what the digests of settings and users in it are made with, as some of those are secrets.
+    """
+
+    declared: str
+    reached: int
+    look: Look
+    salt: str
+    seen: Mapping[str, str]
+
+
+class Seen(NamedTuple):
+    """One look at a host: I(state) by subject, what became of the modules, and the server's place in the fleet."""
+
+    state: dict[str, str]
+    verdicts: list[_plan.Verdict]
+    server_version: str
+    counters: dict[str, int]
+    topology: dict[str, Any]
+
+
+# ---------------------------------------------------------------- on disk
+
+
+def path_of(unit: str) -> str:
+    """Return where the receipt of a unit's server lies: several on one host have one each."""
+    name = unit if unit.endswith(".service") else f"{unit}.service"
+    return f"{FOLDER}/receipt.json" if name in _snapshot.PACKAGED else f"{FOLDER}/receipt-{name}.json"
+
+
+def load(path: str) -> Receipt | None:
+    """Return the receipt at I(path); None where there is none that can be believed: it has to be root's own."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = os.fstat(stream.fileno())
+            if found.st_uid != 0 or found.st_mode & 0o077:
+                return None
+            content = json.load(stream)
+        if content.pop("format") != FORMAT:
+            return None
+        return Receipt(**{**content, "look": Look(**content["look"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def leave(path: str, receipt: Receipt) -> None:
+    """Write a receipt, for root alone. Raises OSError."""
+    content = {"format": FORMAT, **receipt._asdict(), "look": receipt.look._asdict()}
+    _release.make_folders(os.path.dirname(path))
+    _release.write(io.BytesIO(json.dumps(content, sort_keys=True).encode()), path, 0, 0, 0o600)
+
+
+# ---------------------------------------------------------------- what differs
+
+
+def differences(receipt: Receipt, declared: str, seen: Mapping[str, str]) -> list[str]:
+    """Return why a host is not as it was left, or something else is wanted of it; a sentence each."""
+    found = [] if receipt.declared == declared else ["something else is declared since"]
+    for subject in sorted({*receipt.seen, *seen}):
+        before, now = receipt.seen.get(subject, MISSING), seen.get(subject, MISSING)
+        if before != now:
+            found.append(difference(subject, before, now))
+    return found
+
+
+def difference(subject: str, before: str, now: str) -> str:
+    """Return one difference as a sentence; digests say nothing to anybody, so they are left out."""
+    if MISSING in (before, now) and before != now:
+        return f"{subject} {'was not there' if before == MISSING else 'is not there any more'}"
+    shown_before, shown = (re.sub(r"\b[0-9a-f]{16,64}\b", "", text).strip() for text in (before, now))
+    if shown == shown_before:
+        return f"{subject} is another"
+    return f"{subject} is {shown}, was {shown_before}"
+
+
+def with_firewall(files: Sequence[str], firewall: Mapping[str, Any]) -> list[str]:
+    """Return the files to look at, with that of the firewall's rules where there is one."""
+    return [*files, _firewall.RULES_PATH] if firewall else list(files)
+
+
+def of_modules(verdicts: Iterable[_plan.Verdict]) -> list[str]:
+    """Return what is not as wanted with the modules, a sentence each."""
+    return [
+        f"module {verdict.name}: {verdict.verdict}: {'; '.join(verdict.differences)}"
+        for verdict in verdicts
+        if verdict.verdict not in _plan.GOOD
+    ]
+
+
+def unfinished(unit: str) -> list[str]:
+    """Return what a rollout that did not come to its end, or is at work, has left."""
+    found = []
+    if os.path.exists(_snapshot.folder_of(unit)):
+        found.append("a rollout that did not come to its end has left its snapshot")
+    try:
+        if _lock.read(_lock.PATH) is not None:
+            found.append("a rollout holds its lock")
+    except _lock.LockError as error:
+        found.append(str(error))
+    return found
+
+
+def salted(salt: str, *words: str) -> str:
+    """Return a digest that tells nothing of what may be a secret, but whether it is the same."""
+    return hashlib.sha256("\0".join([salt, *words]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------- what is there
+
+
+def observe(run: _host.Run, login: Mapping[str, Any], look: Look, salt: str) -> Seen:
+    """Look at everything once. Raises ServerError where the server can't be asked, and OSError."""
+    directives = _conf.directives_of(look.conf_path)
+    units = _units(run, [look.unit, *([_firewall.UNIT, FLUSHER] if look.firewall else [])])
+    table, counters = _nft(run) if look.firewall else ("", {})
+    client = _client.connect(login, _conf.renamed_command(directives, "CONFIG"))
+    try:
+        running = _observe.running(client, login)
+        if not running.pid:
+            running = running._replace(pid=_host.main_pid(units[look.unit]))
+        state = {
+            **_platform(),
+            **_packages(run, look.packages),
+            **_files([*look.files, *_unit_files(units)]),
+            **_unit_states(units),
+            **_process(look, running.pid),
+            **_settings(client, salt),
+            **_users(client, _conf.renamed_command(directives, "ACL"), salt),
+        }
+        present, absent = (
+            [w.name for w in look.wanted if w.state == wanted_state] for wanted_state in ("present", "absent")
+        )
+        names = [module.name for module in running.modules]
+        topology = _told.tell(client, running.info, names, present, absent, _told.addresses(run))
+    finally:
+        client.close()
+    if look.firewall:
+        state[NFT_TABLE] = salted("", table) if table else MISSING
+    folder = _observe.Folder(look.folder, look.group, look.user, look.data_folder)
+    verdicts = _observe.verdicts(running, look.wanted, folder)
+    verdicts += _observe.strangers(running, look.wanted)
+    return Seen(
+        state,
+        verdicts,
+        running.info.get("redis_version", ""),
+        counters,
+        {**topology, "process": True},
+    )
+
+
+def _platform() -> dict[str, str]:
+    """Return what the templates of redis.conf and the drop-in, and a binary, depend on."""
+    facts = _host.facts_of_platform()
+    return {name: str(facts[name]) for name in ("architecture", "libc", "cores", "online_cpus")}
+
+
+def _packages(run: _host.Run, packages: Sequence[str]) -> dict[str, str]:
+    versions = (_sources.package_versions(run, packages) if packages else None) or {}
+    return {f"package {name}": versions.get(name.split(":")[0], MISSING) for name in packages}
+
+
+def _files(paths: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for path in paths:
+        file = _host.file_state(path)
+        found[path] = f"{file.owner}:{file.group} {file.mode} {file.sha256}" if file else MISSING
+    return found
+
+
+UNIT_PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "MainPID",
+    "FragmentPath",
+    "DropInPaths",
+)
+
+
+def _units(run: _host.Run, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return what systemd knows of the units, by the names as given. Raises OSError where it does not tell."""
+    code, out, err = run(["systemctl", "show", "-p", ",".join(UNIT_PROPERTIES), *names])
+    blocks = out.strip().split("\n\n")
+    if code != 0 or len(blocks) != len(names):
+        raise OSError(f"systemctl show: {err.strip() or out.strip()}")
+    return {
+        name: dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for name, block in zip(names, blocks)
+    }
+
+
+def _unit_files(units: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the paths of the units' own files and of all their drop-ins, also those that others have laid."""
+    found = [
+        path
+        for unit in units.values()
+        for path in [unit.get("FragmentPath", ""), *unit.get("DropInPaths", "").split()]
+        if path
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _unit_states(units: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    shown = ("LoadState", "ActiveState", "UnitFileState")
+    return {
+        f"unit {name}": " ".join(
+            [*(unit.get(key, "") for key in shown), *(["stale"] if unit.get("NeedDaemonReload") == "yes" else [])]
+        )
+        for name, unit in units.items()
+    }
+
+
+def _process(look: Look, pid: int) -> dict[str, str]:
+    """Return what the running process tells without being asked: its program, and what it was started with."""
+    try:
+        # The kernel says C( (deleted)) where the package has brought another one since.
+        program = os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        program = UNREADABLE
+    return {"program of the running server": program, "last start": _host.started_with(look.unit) or MISSING}
+
+
+def _settings(client: _client.Client, salt: str) -> dict[str, str]:
+    try:
+        settings = client.settings()
+    except _client.NotReachedError:
+        raise
+    except _client.ServerError:
+        return {"settings": UNREADABLE}
+    return {f"setting {name}": salted(salt, value) for name, value in settings.items() if name not in FAILOVERS}
+
+
+def _users(client: _client.Client, acl_command: str, salt: str) -> dict[str, str]:
+    try:
+        users = client.users(acl_command)
+    except _client.NotReachedError:
+        raise
+    except _client.ServerError:
+        # Redis before 6.0 has none.
+        return {"users": UNREADABLE}
+    return {f"user {name}": salted(salt, *sorted(words)) for name, words in users.items()}
+
+
+def _nft(run: _host.Run) -> tuple[str, dict[str, int]]:
+    """Return the table in force, and what its counters have counted; empty where there is none, or no nft."""
+    nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if not nft:
+        return "", {}
+    table = [_firewall.FAMILY, _firewall.TABLE]
+    code, out, _err = run([nft, "--stateless", "list", "table", *table])
+    if code != 0:
+        return "", {}
+    _code, counted, _err = run([nft, "-j", "list", "counters", "table", *table])
+    return _firewall.stateless(out), _firewall.counters(counted)
+
+
+# ---------------------------------------------------------------- for the report
+
+
+def confirmation(look: Look, seen: Seen) -> dict[str, Any]:
+    """Return what redis_modules_confirm would tell of a host that is as wanted."""
+    return {
+        "confirmed": True,
+        "error": "",
+        "server_version": seen.server_version,
+        "exposure": look.exposure,
+        "verdicts": [verdict.as_dict() for verdict in seen.verdicts],
+    }
+
+
+def firewall(look: Look, seen: Seen) -> dict[str, Any]:
+    """Return what redis_firewall would tell of a host that is as wanted; empty where it is nobody's business."""
+    if not look.firewall:
+        return {}
+    return {**look.firewall, "differences": [], "in_force": True, "counters": seen.counters}
+
+
+def iso(seconds: int) -> str:
+    """Return a time as ISO 8601 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+class Told(NamedTuple):
+    """What the first look at a fleet has told: the hosts that are not as wanted, and all of it for the operator."""
+
+    others: list[str]
+    lines: list[str]
+
+
+NAMED = 3
+"""So many differences of a host are named."""
+
+
+def told(found: Mapping[str, Mapping[str, Any]], believe: bool = True) -> Told:
+    """Return which hosts have to be looked at closely, and why.
+
+    I(found) are the results of redis_receipt by host; of one that failed or was not reached, it is empty.
+    """
+    others = [host for host, result in found.items() if not (believe and result.get("as_wanted"))]
+    times = sorted(result["reached"] for host, result in found.items() if host not in others)
+    since = "" if not times else f", confirmed {times[0]}" if times[0] == times[-1] else f", confirmed {times[0]} to {times[-1]}"
+    lines = [f"{len(times)} of {len(found)} hosts are as wanted{since}"]
+    return Told(others, lines + [f"{host}: {_why(found[host])}" for host in others])
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    if result.get("as_wanted"):
+        return "it is as wanted, and is looked at all the same, as redis_receipt_believe is false"
+    different = list(result.get("differences") or ["it failed or could not be reached"])
+    more = [f"and {len(different) - NAMED} more differences"] if len(different) > NAMED else []
+    return "; ".join(different[:NAMED] + more)

@@ -1,0 +1,266 @@
+#!/usr/bin/python
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""See in one round trip whether a host is as wanted, by the receipt that the last rollout left."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_receipt
+short_description: See in one round trip whether a host is as wanted, by the receipt that the last rollout left
+version_added: 0.1.0
+description:
+  - A rollout that has confirmed a host leaves a receipt there, for root alone. It holds a digest of all that was declared
+    (the variables of the roles, the modules' sources, the collection itself), where to look, and what was seen.
+  - With O(state=compared), what is declared now is compared with that, and what is there now with what was seen then. So
+    no template has to be rendered to know that there is nothing to do. A receipt is believed only as long as all that it
+    describes is still so.
+  - Looked at are packages, C(redismodule.h), artifacts, owner, mode and digest of each file, the module folder and those
+    above it, redis.conf, the unit and all its drop-ins, the nftables table, the users, each setting of the running server,
+    its program, its last start, and its modules with their arguments and live images.
+  - It never fails because of what it finds. What can't be seen is a difference.
+author:
+  - edgeops contributors (@edgeops)
+options:
+  state:
+    description: Whether to compare, or to leave a new receipt.
+    type: str
+    choices: [compared, left]
+    default: compared
+  unit:
+    description: The systemd unit of the server.
+    type: str
+    default: redis-server.service
+  conf_path:
+    description: Where redis.conf lies.
+    type: path
+    default: /etc/redis/redis.conf
+  binary:
+    description: The path of redis-server on the host.
+    type: path
+    default: /usr/bin/redis-server
+  folder:
+    description: The module folder.
+    type: path
+    default: /var/lib/redis/modules
+  owner:
+    description: Who owns each module's file.
+    type: str
+    default: redis
+  group:
+    description: The group of each module's file.
+    type: str
+    default: redis
+  mode:
+    description: The mode of each module's file.
+    type: str
+    default: "0555"
+  user:
+    description: The user that the service runs as.
+    type: str
+    default: redis
+  data_folder:
+    description: The service's data folder.
+    type: path
+    default: /var/lib/redis
+  modules:
+    description: The modules, as O(edgeops.redis_modules.redis_modules_confirm#module:modules) takes them.
+    type: list
+    elements: dict
+    default: []
+  packages:
+    description: The packages whose versions are described, beside that of systemd.
+    type: list
+    elements: str
+    default: []
+  files:
+    description: More files that are described, as a C(redismodule.h) and artifacts. Empty ones are left out.
+    type: list
+    elements: str
+    default: []
+  firewall:
+    description: What M(edgeops.redis_modules.redis_firewall) has returned; empty where the table is nobody's business.
+    type: dict
+    default: {}
+extends_documentation_fragment:
+  - edgeops.redis_modules.redis
+  - edgeops.redis_modules.redis.attributes
+attributes:
+  check_mode:
+    details: No receipt is left.
+  diff_mode:
+    support: none
+notes:
+  - But for O(state), O(unit) and the login, the options are for O(state=left); what they say is kept in the receipt.
+  - O(state=left) needs that O(state=compared) came before it in the same run, as what was declared is remembered from
+    there.
+"""
+
+EXAMPLES = r"""
+- name: See whether there is anything to do
+  edgeops.redis_modules.redis_receipt:
+  register: receipt
+
+- name: Leave a receipt of a host that was confirmed
+  edgeops.redis_modules.redis_receipt:
+    state: left
+    modules:
+      - name: sensorwindow
+        path: /var/lib/redis/modules/sensorwindow.so
+        args: [retention-ms, "3600000"]
+    packages: [redis-server, python3-redis]
+"""
+
+RETURN = r"""
+as_wanted:
+  description: Whether there is nothing to do on this host.
+  returned: with O(state=compared)
+  type: bool
+differences:
+  description: Why there may be something to do, a sentence each. With O(state=left), why no receipt could be left.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/redis/redis.conf is another, setting maxmemory is another]
+reached:
+  description: When the receipt was left; empty where there is none.
+  returned: always
+  type: str
+  sample: '2026-11-28T03:12:09Z'
+confirmation:
+  description: As M(edgeops.redis_modules.redis_modules_confirm) would return it.
+  returned: where RV(as_wanted)
+  type: dict
+firewall:
+  description: As M(edgeops.redis_modules.redis_firewall) would return it; empty where the table is nobody's business.
+  returned: where RV(as_wanted)
+  type: dict
+topology:
+  description: The C(server) of M(edgeops.redis_modules.redis_topology_info).
+  returned: where RV(as_wanted)
+  type: dict
+left:
+  description: Whether a receipt was left, or would be in check mode.
+  returned: with O(state=left)
+  type: bool
+"""
+
+import secrets
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _receipt, _release, _unit
+
+OF_THE_LOOK = (
+    "unit",
+    "conf_path",
+    "binary",
+    "folder",
+    "owner",
+    "group",
+    "mode",
+    "user",
+    "data_folder",
+    "modules",
+)
+
+
+def see(module: AnsibleModule, look: _receipt.Look, salt: str) -> tuple[_receipt.Seen | None, list[str]]:
+    """Look once; return what was seen, if anything could be, and what is not as it should be in any case."""
+    if _client.REDIS_IMPORT_ERROR:
+        return None, ["redis-py is not there (package python3-redis)"]
+    try:
+        seen = _receipt.observe(module.run_command, module.params, look, salt)
+    except (_client.ServerError, OSError) as error:
+        return None, [str(error)]
+    return seen, _receipt.of_modules(seen.verdicts)
+
+
+def compared(module: AnsibleModule, path: str) -> dict[str, Any]:
+    """Compare the host with its receipt."""
+    receipt = _receipt.load(path)
+    if receipt is None:
+        return {"as_wanted": False, "differences": ["no rollout has left a receipt here"], "reached": ""}
+    reached = {"reached": _receipt.iso(receipt.reached)}
+    different = _receipt.differences(receipt, module.params["_declared"], receipt.seen)
+    different += _receipt.unfinished(receipt.look.unit)
+    if different:
+        # What is there is looked at more closely anyhow.
+        return {"as_wanted": False, "differences": different, **reached}
+    seen, different = see(module, receipt.look, receipt.salt)
+    if seen:
+        different += _receipt.differences(receipt, receipt.declared, seen.state)
+    if different or not seen:
+        return {"as_wanted": False, "differences": different, **reached}
+    return {
+        "as_wanted": True,
+        "differences": [],
+        "confirmation": _receipt.confirmation(receipt.look, seen),
+        "firewall": _receipt.firewall(receipt.look, seen),
+        "topology": seen.topology,
+        **reached,
+    }
+
+
+def left(module: AnsibleModule, path: str) -> dict[str, Any]:
+    """Leave a receipt of what is there. Raises OSError."""
+    params = module.params
+    packages = ["systemd", *(name for name in dict.fromkeys(params["packages"]) if name != "systemd")]
+    files = [params["conf_path"], params["binary"], _unit.KEEPER, *filter(None, params["files"])]
+    look = _receipt.Look(
+        **{key: params[key] for key in OF_THE_LOOK},
+        packages=packages,
+        files=_receipt.with_firewall(files, params["firewall"]),
+        exposure=_unit.exposure(module.run_command, params["unit"]),
+        firewall=params["firewall"],
+    )
+    salt, now = secrets.token_hex(16), int(time.time())
+    seen, different = see(module, look, salt)
+    if different or not seen:
+        # A former one says nothing that is true any more.
+        if not module.check_mode:
+            _release.remove(path)
+        return {"left": False, "differences": different, "reached": ""}
+    if not module.check_mode:
+        _receipt.leave(path, _receipt.Receipt(params["_declared"], now, look, salt, seen.state))
+    return {"left": True, "differences": [], "reached": _receipt.iso(now)}
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["compared", "left"], "default": "compared"},
+            "unit": {"type": "str", "default": "redis-server.service"},
+            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
+            "binary": {"type": "path", "default": "/usr/bin/redis-server"},
+            "folder": {"type": "path", "default": "/var/lib/redis/modules"},
+            "owner": {"type": "str", "default": "redis"},
+            "group": {"type": "str", "default": "redis"},
+            "mode": {"type": "str", "default": "0555"},
+            "user": {"type": "str", "default": "redis"},
+            "data_folder": {"type": "path", "default": "/var/lib/redis"},
+            "modules": {"type": "list", "elements": "dict", "default": []},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "list", "elements": "str", "default": []},
+            "firewall": {"type": "dict", "default": {}},
+            **_client.LOGIN_ARGUMENTS,
+            # Given by the action: the digest of all that is declared.
+            "_declared": {"type": "str", "required": True, "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    path = _receipt.path_of(module.params["unit"])
+    if module.params["state"] == "compared":
+        module.exit_json(changed=False, **compared(module, path))
+    try:
+        module.exit_json(changed=False, **left(module, path))
+    except OSError as error:
+        module.fail_json(msg=f"no receipt could be left at {path}: {error}")
+
+
+if __name__ == "__main__":
+    main()
