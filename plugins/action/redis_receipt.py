@@ -47,7 +47,8 @@ class ActionModule(ActionBase):
     def _kept(task_vars: Mapping[str, Any]) -> Path:
         """Return where the digest of this host's declaration is kept until the end of the run.
 
-        It is made over secrets as well. In the folder that ends with the run, it gets into no output, as a result could.
+        It is made over secrets as well. In the folder that ends with the run, it gets into no output, as a result
+        could.
         """
         name = hashlib.sha256(str(task_vars.get("inventory_hostname")).encode()).hexdigest()
         return Path(os.path.join(str(constants.DEFAULT_LOCAL_TMP), f"redis-receipt-{name}"))

@@ -5,32 +5,66 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
-from typing import Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from ansible.errors import AnsibleFilterError
 from ansible.executor.process.worker import WorkerProcess
 from ansible.utils.display import Display
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
-    _acl,
-    _build,
-    _declaration,
-    _firewall,
-    _gates,
-    _instances,
-    _limits,
-    _lock,
-    _preflight,
-    _publish,
-    _pull,
-    _receipt,
-    _release,
-    _report,
-    _settings,
-    _waves,
-)
+PACKAGE = "ansible_collections.edgeops.redis_modules.plugins.module_utils"
+
+
+class Part:
+    """A module of module_utils that is brought in when it is used.
+
+    Ansible reads this file for the first filter that it meets, and a pass that finds nothing to do needs few of them:
+    to bring in all that they stand on takes as long as several of its hosts do.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(f"{PACKAGE}.{self._name}"), attribute)
+
+
+if TYPE_CHECKING:
+    from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+        _acl,
+        _build,
+        _declaration,
+        _firewall,
+        _gates,
+        _instances,
+        _limits,
+        _lock,
+        _preflight,
+        _publish,
+        _pull,
+        _release,
+        _report,
+        _settings,
+        _waves,
+    )
+else:
+    _acl = Part("_acl")
+    _build = Part("_build")
+    _declaration = Part("_declaration")
+    _firewall = Part("_firewall")
+    _gates = Part("_gates")
+    _instances = Part("_instances")
+    _limits = Part("_limits")
+    _lock = Part("_lock")
+    _preflight = Part("_preflight")
+    _publish = Part("_publish")
+    _pull = Part("_pull")
+    _release = Part("_release")
+    _report = Part("_report")
+    _settings = Part("_settings")
+    _waves = Part("_waves")
 
 
 def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,19 +73,21 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
     def filter_function(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (
-            _acl.AclError,
-            _declaration.DeclarationError,
-            _firewall.FirewallError,
-            _gates.GateError,
-            _publish.PublishError,
-            _release.ReleaseError,
-            _settings.SettingError,
-            _waves.WavesError,
-        ) as error:
-            raise AnsibleFilterError(str(error)) from error
+        except ValueError as error:
+            if type(error).__module__.startswith(PACKAGE):
+                raise AnsibleFilterError(str(error)) from error
+            raise
 
     return filter_function
+
+
+def cover(part: Any, name: str) -> Callable[..., Any]:
+    """Return a filter that is a function of module_utils."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(part, name)(*args, **kwargs)
+
+    return speaking(call)
 
 
 def with_artifacts(modules: list[dict[str, Any]], artifacts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -148,7 +184,7 @@ def receipts_told(hosts: list[str], hostvars: Mapping[str, Any], believe: bool =
     Where all are, that is the report of the fleet as well.
     """
     found = {host: hostvars[host].get("redis_receipt_found") or {} for host in hosts}
-    said = _receipt.told(found, believe)
+    said = _report.first_look(found, believe)
     table: list[str] = []
     if not said.others:
         confirmations, firewalls = ({host: r[key] for host, r in found.items()} for key in ("confirmation", "firewall"))
@@ -192,45 +228,45 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
-            "declared_modules": speaking(_declaration.declared),
+            "declared_modules": cover(_declaration, "declared"),
             "with_artifacts": with_artifacts,
             "only_keys": only,
             "artifacts_by_name": artifacts_by_name,
             "going_back": speaking(going_back),
-            "release_artifacts": speaking(_release.artifacts),
+            "release_artifacts": cover(_release, "artifacts"),
             "without_header": without_header,
             "on_controller": on_controller,
-            "acl_lines": speaking(_acl.lines),
-            "conf_line": _settings.conf_line,
-            "module_lines": _settings.module_lines,
-            "extra_lines": speaking(_settings.extra_lines),
-            "own_login": _settings.own_login,
-            "rename_lines": speaking(_settings.rename_lines),
-            "undeclared_users": _acl.undeclared,
+            "acl_lines": cover(_acl, "lines"),
+            "conf_line": cover(_settings, "conf_line"),
+            "module_lines": cover(_settings, "module_lines"),
+            "extra_lines": cover(_settings, "extra_lines"),
+            "own_login": cover(_settings, "own_login"),
+            "rename_lines": cover(_settings, "rename_lines"),
+            "undeclared_users": cover(_acl, "undeclared"),
             "firewall_wanted": speaking(firewall_wanted),
-            "firewall_peers": speaking(_firewall.peers),
-            "instance_faults": _instances.faults,
+            "firewall_peers": cover(_firewall, "peers"),
+            "instance_faults": cover(_instances, "faults"),
             "host_pattern": host_pattern,
             "receipts_told": receipts_told,
             "results_of": results_of,
             "run_owner": run_owner,
-            "dead_runs": _lock.dead_runs,
+            "dead_runs": cover(_lock, "dead_runs"),
             "rollout_plan": speaking(rollout_plan),
-            "rollout_halt": _waves.halt,
-            "rollout_progress": _waves.progress,
-            "failed_gates": speaking(_gates.failed),
+            "rollout_halt": cover(_waves, "halt"),
+            "rollout_progress": cover(_waves, "progress"),
+            "failed_gates": cover(_gates, "failed"),
             "report_rows": lambda results, hosts, trials=None, firewalls=None, pulls=None: _report.rows(
                 hosts, results, trials, firewalls, pulls
             ),
             "io_threads": speaking(io_threads),
             "limit_lines": speaking(limit_lines),
-            "dropin_lines": speaking(_limits.dropin_lines),
-            "builds_shared": _publish.shares,
-            "publish_faults": speaking(_publish.module_faults),
-            "published_artifact": _publish.entry,
-            "wheels_download": speaking(_publish.download_command),
+            "dropin_lines": cover(_limits, "dropin_lines"),
+            "builds_shared": cover(_publish, "shares"),
+            "publish_faults": cover(_publish, "module_faults"),
+            "published_artifact": cover(_publish, "entry"),
+            "wheels_download": cover(_publish, "download_command"),
             "from_repository": from_repository,
-            "signer_faults": _pull.signer_faults,
-            "preflight_table": _preflight.table,
-            "report_table": _report.table,
+            "signer_faults": cover(_pull, "signer_faults"),
+            "preflight_table": cover(_preflight, "table"),
+            "report_table": cover(_report, "table"),
         }

@@ -79,7 +79,7 @@ def values(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> dict
     for name in names(variables):
         try:
             found[name] = plain(template(variables[name]))
-        except Exception as error:  # noqa: BLE001  # Ansible's templates raise what they like
+        except Exception as error:  # Ansible's templates raise what they like
             raise UnknownError(f"{name} can't be told without more of the host: {error}") from error
     return found
 

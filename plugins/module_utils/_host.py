@@ -10,8 +10,9 @@ import hashlib
 import os
 import pwd
 import re
+import shutil
 import stat
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence, Tuple
 
 Run = Callable[..., Tuple[int, str, str]]
 """AnsibleModule.run_command: (arguments) -> (return code, stdout, stderr)."""
@@ -121,6 +122,18 @@ def systemd_version(run: Run) -> int:
     _code, out, _err = run(["systemctl", "--version"])
     match = re.match(r"systemd (\d+)", out)
     return int(match.group(1)) if match else 0
+
+
+def package_versions(run: Run, packages: Sequence[str]) -> dict[str, str] | None:
+    """Return the versions of those of the packages that are installed; None where no package manager is known."""
+    if shutil.which("dpkg-query"):
+        form = "${Package} ${db:Status-Status} ${Version}\n"
+        _code, out, _err = run(["dpkg-query", "--show", "--showformat", form, *packages])
+        return dict(re.findall(r"(?m)^(\S+) installed (\S+)$", out))
+    if shutil.which("rpm"):
+        _code, out, _err = run(["rpm", "--query", "--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n", *packages])
+        return dict(re.findall(r"(?m)^(\S+) (\S+)$", out))
+    return None
 
 
 def main_pid(unit: Mapping[str, str]) -> int:

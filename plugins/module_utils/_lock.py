@@ -22,9 +22,9 @@ import tempfile
 import time
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _places, _release
 
-PATH = "/var/lib/edgeops-redis-modules/rollout.lock"
+PATH = _places.LOCK
 ATTEMPTS = 10
 """How often to look again where another run changes the lock at the same moment."""
 

@@ -21,37 +21,31 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _client,
     _conf,
-    _firewall,
     _host,
-    _lock,
     _observe,
+    _places,
     _plan,
     _release,
-    _snapshot,
-    _sources,
     _told,
 )
 
-FOLDER = "/var/lib/edgeops-redis-modules"
 FORMAT = 1
 """Another one in a receipt means that nobody here can read it."""
 
 FAILOVERS = frozenset({"replicaof", "slaveof"})
 """Settings that are for failovers to decide, and no difference."""
 
-FLUSHER = "nftables.service"
-"""Its drop-in brings our table back where that service has flushed it."""
 MISSING = "missing"
 UNREADABLE = "can't be read"
-NFT_TABLE = f"nftables table {_firewall.FAMILY} {_firewall.TABLE}"
+NFT_TABLE = "the nftables table"
 
 
 class Look(NamedTuple):
     """What to look at on a host, as the roles have it: kept in the receipt, so that nobody has to work it out again.
 
-    I(modules) are those of redis_modules_confirm. I(files) are compared by owner, mode and digest, I(units) by their
-    state, I(packages) by their version. I(firewall) is what the module redis_firewall told, empty where the table is
-    nobody's business.
+    I(modules) are those of redis_modules_confirm. I(files) are compared by owner, mode and digest, I(units), beside the
+    server's, by their state, I(packages) by their version. I(firewall) is what the module redis_firewall told, empty
+    where the table is nobody's business.
     """
 
     unit: str
@@ -66,6 +60,7 @@ class Look(NamedTuple):
     modules: Sequence[Mapping[str, Any]]
     packages: Sequence[str]
     files: Sequence[str]
+    units: Sequence[str] = ()
     exposure: float | None = None
     firewall: Mapping[str, Any] = {}
 
@@ -115,12 +110,6 @@ class Seen(NamedTuple):
 # ---------------------------------------------------------------- on disk
 
 
-def path_of(unit: str) -> str:
-    """Return where the receipt of a unit's server lies: several on one host have one each."""
-    name = unit if unit.endswith(".service") else f"{unit}.service"
-    return f"{FOLDER}/receipt.json" if name in _snapshot.PACKAGED else f"{FOLDER}/receipt-{name}.json"
-
-
 def load(path: str) -> Receipt | None:
     """Return the receipt at I(path); None where there is none that can be believed: it has to be root's own."""
     try:
@@ -166,11 +155,6 @@ def difference(subject: str, before: str, now: str) -> str:
     return f"{subject} is {shown}, was {shown_before}"
 
 
-def with_firewall(files: Sequence[str], firewall: Mapping[str, Any]) -> list[str]:
-    """Return the files to look at, with that of the firewall's rules where there is one."""
-    return [*files, _firewall.RULES_PATH] if firewall else list(files)
-
-
 def of_modules(verdicts: Iterable[_plan.Verdict]) -> list[str]:
     """Return what is not as wanted with the modules, a sentence each."""
     return [
@@ -183,13 +167,10 @@ def of_modules(verdicts: Iterable[_plan.Verdict]) -> list[str]:
 def unfinished(unit: str) -> list[str]:
     """Return what a rollout that did not come to its end, or is at work, has left."""
     found = []
-    if os.path.exists(_snapshot.folder_of(unit)):
+    if os.path.lexists(_places.SNAPSHOT + _places.instance(unit)):
         found.append("a rollout that did not come to its end has left its snapshot")
-    try:
-        if _lock.read(_lock.PATH) is not None:
-            found.append("a rollout holds its lock")
-    except _lock.LockError as error:
-        found.append(str(error))
+    if os.path.lexists(_places.LOCK):
+        found.append("a rollout holds its lock")
     return found
 
 
@@ -204,7 +185,7 @@ def salted(salt: str, *words: str) -> str:
 def observe(run: _host.Run, login: Mapping[str, Any], look: Look, salt: str) -> Seen:
     """Look at everything once. Raises ServerError where the server can't be asked, and OSError."""
     directives = _conf.directives_of(look.conf_path)
-    units = _units(run, [look.unit, *([_firewall.UNIT, FLUSHER] if look.firewall else [])])
+    units = _units(run, [look.unit, *look.units])
     table, counters = _nft(run) if look.firewall else ("", {})
     client = _client.connect(login, _conf.renamed_command(directives, "CONFIG"))
     try:
@@ -228,7 +209,7 @@ def observe(run: _host.Run, login: Mapping[str, Any], look: Look, salt: str) -> 
     finally:
         client.close()
     if look.firewall:
-        state[NFT_TABLE] = salted("", table) if table else MISSING
+        state[NFT_TABLE] = salted(salt, table) if table else MISSING
     folder = _observe.Folder(look.folder, look.group, look.user, look.data_folder)
     verdicts = _observe.verdicts(running, look.wanted, folder)
     verdicts += _observe.strangers(running, look.wanted)
@@ -248,7 +229,7 @@ def _platform() -> dict[str, str]:
 
 
 def _packages(run: _host.Run, packages: Sequence[str]) -> dict[str, str]:
-    versions = (_sources.package_versions(run, packages) if packages else None) or {}
+    versions = (_host.package_versions(run, packages) if packages else None) or {}
     return {f"package {name}": versions.get(name.split(":")[0], MISSING) for name in packages}
 
 
@@ -341,6 +322,9 @@ def _nft(run: _host.Run) -> tuple[str, dict[str, int]]:
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if not nft:
         return "", {}
+    # Not every host has a firewall of ours, and to read this takes a while.
+    from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall
+
     table = [_firewall.FAMILY, _firewall.TABLE]
     code, out, _err = run([nft, "--stateless", "list", "table", *table])
     if code != 0:
@@ -373,34 +357,3 @@ def firewall(look: Look, seen: Seen) -> dict[str, Any]:
 def iso(seconds: int) -> str:
     """Return a time as ISO 8601 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-class Told(NamedTuple):
-    """What the first look at a fleet has told: the hosts that are not as wanted, and all of it for the operator."""
-
-    others: list[str]
-    lines: list[str]
-
-
-NAMED = 3
-"""So many differences of a host are named."""
-
-
-def told(found: Mapping[str, Mapping[str, Any]], believe: bool = True) -> Told:
-    """Return which hosts have to be looked at closely, and why.
-
-    I(found) are the results of redis_receipt by host; of one that failed or was not reached, it is empty.
-    """
-    others = [host for host, result in found.items() if not (believe and result.get("as_wanted"))]
-    times = sorted(result["reached"] for host, result in found.items() if host not in others)
-    since = "" if not times else f", confirmed {times[0]}" if times[0] == times[-1] else f", confirmed {times[0]} to {times[-1]}"
-    lines = [f"{len(times)} of {len(found)} hosts are as wanted{since}"]
-    return Told(others, lines + [f"{host}: {_why(found[host])}" for host in others])
-
-
-def _why(result: Mapping[str, Any]) -> str:
-    if result.get("as_wanted"):
-        return "it is as wanted, and is looked at all the same, as redis_receipt_believe is false"
-    different = list(result.get("differences") or ["it failed or could not be reached"])
-    more = [f"and {len(different) - NAMED} more differences"] if len(different) > NAMED else []
-    return "; ".join(different[:NAMED] + more)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _lock
 
@@ -121,3 +121,40 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         told = ", ".join(f"{host} {exposure}" for host, exposure in exposures.items())
         lines.append(f"exposure of the service (systemd-analyze security, 0 to 10): {told}")
     return "\n".join(lines)
+
+
+class Told(NamedTuple):
+    """What the first look at a fleet has told: the hosts that are not as wanted, and all of it for the operator."""
+
+    others: list[str]
+    lines: list[str]
+
+
+NAMED = 3
+"""So many differences of a host are named."""
+
+
+def first_look(found: Mapping[str, Mapping[str, Any]], believe: bool = True) -> Told:
+    """Return which hosts have to be looked at closely, and why.
+
+    I(found) are the results of redis_receipt by host; of one that failed or was not reached, it is empty.
+    """
+    others = [host for host, result in found.items() if not (believe and result.get("as_wanted"))]
+    times = sorted(result["reached"] for host, result in found.items() if host not in others)
+    since = (
+        ""
+        if not times
+        else f", confirmed {times[0]}"
+        if times[0] == times[-1]
+        else f", confirmed {times[0]} to {times[-1]}"
+    )
+    lines = [f"{len(times)} of {len(found)} hosts are as wanted{since}"]
+    return Told(others, lines + [f"{host}: {_why(found[host])}" for host in others])
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    if result.get("as_wanted"):
+        return "it is as wanted, and is looked at all the same, as redis_receipt_believe is false"
+    different = list(result.get("differences") or ["it failed or could not be reached"])
+    more = [f"and {len(different) - NAMED} more differences"] if len(different) > NAMED else []
+    return "; ".join(different[:NAMED] + more)

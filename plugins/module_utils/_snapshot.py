@@ -18,10 +18,15 @@ import re
 import shutil
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _release, _topology
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _conf,
+    _host,
+    _places,
+    _release,
+    _topology,
+)
 
-FOLDER = "/var/lib/edgeops-redis-modules/before"
-PACKAGED = ("redis-server.service", "redis.service")
+FOLDER = _places.SNAPSHOT
 INDEX = "index.json"
 EVERYWHERE = ("*", "0.0.0.0", "::", "::*")  # noqa: S104
 
@@ -55,8 +60,7 @@ class Snapshot(NamedTuple):
 
 def folder_of(unit: str) -> str:
     """Return where the snapshot of a unit's server is kept: several on one host have one each."""
-    name = unit if unit.endswith(".service") else f"{unit}.service"
-    return FOLDER if name in PACKAGED else f"{FOLDER}-{name}"
+    return FOLDER + _places.instance(unit)
 
 
 def load(folder: str) -> Snapshot | None:

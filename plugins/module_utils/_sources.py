@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import urllib.request
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 from urllib.parse import urlsplit
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host
@@ -240,21 +240,9 @@ def of_host(run: _host.Run, etc: str = "/etc") -> list[Source]:
     return [source if source.proxy else Source(source.uri, environment_proxy(source.uri)) for source in repositories]
 
 
-def package_versions(run: _host.Run, packages: Sequence[str]) -> dict[str, str] | None:
-    """Return the versions of those of the packages that are installed; None where no package manager is known."""
-    if shutil.which("dpkg-query"):
-        form = "${Package} ${db:Status-Status} ${Version}\n"
-        _code, out, _err = run(["dpkg-query", "--show", "--showformat", form, *packages])
-        return dict(re.findall(r"(?m)^(\S+) installed (\S+)$", out))
-    if shutil.which("rpm"):
-        _code, out, _err = run(["rpm", "--query", "--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n", *packages])
-        return dict(re.findall(r"(?m)^(\S+) (\S+)$", out))
-    return None
-
-
 def missing_packages(run: _host.Run, packages: Sequence[str]) -> list[str]:
     """Return which of the packages are not installed; none of them where no package manager is known."""
-    there = package_versions(run, packages) if packages else None
+    there = _host.package_versions(run, packages) if packages else None
     return [] if there is None else [package for package in packages if package.split(":")[0] not in there]
 
 

@@ -11,14 +11,15 @@ module: redis_receipt
 short_description: See in one round trip whether a host is as wanted, by the receipt that the last rollout left
 version_added: 0.1.0
 description:
-  - A rollout that has confirmed a host leaves a receipt there, for root alone. It holds a digest of all that was declared
-    (the variables of the roles, the modules' sources, the collection itself), where to look, and what was seen.
-  - With O(state=compared), what is declared now is compared with that, and what is there now with what was seen then. So
-    no template has to be rendered to know that there is nothing to do. A receipt is believed only as long as all that it
-    describes is still so.
-  - Looked at are packages, C(redismodule.h), artifacts, owner, mode and digest of each file, the module folder and those
-    above it, redis.conf, the unit and all its drop-ins, the nftables table, the users, each setting of the running server,
-    its program, its last start, and its modules with their arguments and live images.
+  - A rollout that has confirmed a host leaves a receipt there, for root alone. It holds a digest of all that was
+    declared (the variables of the roles, the modules' sources, the collection itself), where to look, and what was
+    seen.
+  - With O(state=compared), what is declared now is compared with that, and what is there now with what was seen then.
+    So no template has to be rendered to know that there is nothing to do. A receipt is believed only as long as all
+    that it describes is still so.
+  - Looked at are packages, C(redismodule.h), artifacts, owner, mode and digest of each file, the module folder and
+    those above it, redis.conf, the unit and all its drop-ins, the nftables table, the users, each setting of the
+    running server, its program, its last start, and its modules with their arguments and live images.
   - It never fails because of what it finds. What can't be seen is a difference.
 author:
   - edgeops contributors (@edgeops)
@@ -92,7 +93,8 @@ attributes:
   diff_mode:
     support: none
 notes:
-  - But for O(state), O(unit) and the login, the options are for O(state=left); what they say is kept in the receipt.
+  - But for O(state), O(unit) and the login, the options are for O(state=left); what they say is kept in the
+    receipt.
   - O(state=left) needs that O(state=compared) came before it in the same run, as what was declared is remembered from
     there.
 """
@@ -152,7 +154,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _receipt, _release, _unit
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _places, _receipt, _release
 
 OF_THE_LOOK = (
     "unit",
@@ -208,12 +210,18 @@ def compared(module: AnsibleModule, path: str) -> dict[str, Any]:
 def left(module: AnsibleModule, path: str) -> dict[str, Any]:
     """Leave a receipt of what is there. Raises OSError."""
     params = module.params
+    # What a look takes that finds all as it was needs none of these.
+    from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _unit
+
     packages = ["systemd", *(name for name in dict.fromkeys(params["packages"]) if name != "systemd")]
+    guarded = bool(params["firewall"])
     files = [params["conf_path"], params["binary"], _unit.KEEPER, *filter(None, params["files"])]
+    files += [_firewall.RULES_PATH] if guarded else []
     look = _receipt.Look(
         **{key: params[key] for key in OF_THE_LOOK},
         packages=packages,
-        files=_receipt.with_firewall(files, params["firewall"]),
+        files=files,
+        units=[_firewall.UNIT, "nftables.service"] if guarded else [],
         exposure=_unit.exposure(module.run_command, params["unit"]),
         firewall=params["firewall"],
     )
@@ -253,7 +261,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    path = _receipt.path_of(module.params["unit"])
+    path = _places.receipt(module.params["unit"])
     if module.params["state"] == "compared":
         module.exit_json(changed=False, **compared(module, path))
     try:

@@ -1,0 +1,24 @@
+# Copyright: the edgeops.redis_modules contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a host keeps what rollouts leave word of."""
+
+from __future__ import annotations
+
+STATE = "/var/lib/edgeops-redis-modules"
+LOCK = f"{STATE}/rollout.lock"
+SNAPSHOT = f"{STATE}/before"
+"""The snapshot of the packaged unit's server."""
+
+PACKAGED = ("redis-server.service", "redis.service")
+
+
+def instance(unit: str) -> str:
+    """Return what tells a unit's own files from those of others; empty for the packaged unit."""
+    name = unit if unit.endswith(".service") else f"{unit}.service"
+    return "" if name in PACKAGED else f"-{name}"
+
+
+def receipt(unit: str) -> str:
+    """Return where the receipt of a unit's server lies."""
+    return f"{STATE}/receipt{instance(unit)}.json"
