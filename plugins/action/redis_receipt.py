@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
             else:
                 raise _declared.UnknownError("what was declared could not be told before anything was changed")
         except _declared.UnknownError as error:
-            told = {"changed": False, "as_wanted": False, "left": False, "differences": [str(error)], "reached": ""}
+            told = {"changed": False, "as_wanted": False, "noted": False, "differences": [str(error)], "reached": ""}
             return {**result, **told}
         result.update(self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars))
         return result

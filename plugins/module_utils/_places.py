@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 STATE = "/var/lib/edgeops-redis-modules"
 LOCK = f"{STATE}/rollout.lock"
 SNAPSHOT = f"{STATE}/before"
@@ -19,6 +22,22 @@ def instance(unit: str) -> str:
     return "" if name in PACKAGED else f"-{name}"
 
 
+def snapshot(unit: str) -> str:
+    """Return where the snapshot of a unit's server is kept."""
+    return SNAPSHOT + instance(unit)
+
+
 def receipt(unit: str) -> str:
     """Return where the receipt of a unit's server lies."""
     return f"{STATE}/receipt{instance(unit)}.json"
+
+
+def noted(folder: str) -> str:
+    """Return where a receipt waits in the snapshot in I(folder), until that is closed."""
+    return f"{folder}/receipt.json"
+
+
+def keep_noted(folder: str, unit: str) -> None:
+    """Make the receipt that waits in a snapshot the one of the host, where there is one. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(noted(folder), receipt(unit))

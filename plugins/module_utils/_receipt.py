@@ -125,10 +125,9 @@ def load(path: str) -> Receipt | None:
         return None
 
 
-def leave(path: str, receipt: Receipt) -> None:
+def note(path: str, receipt: Receipt) -> None:
     """Write a receipt, for root alone. Raises OSError."""
     content = {"format": FORMAT, **receipt._asdict(), "look": receipt.look._asdict()}
-    _release.make_folders(os.path.dirname(path))
     _release.write(io.BytesIO(json.dumps(content, sort_keys=True).encode()), path, 0, 0, 0o600)
 
 
@@ -167,7 +166,7 @@ def of_modules(verdicts: Iterable[_plan.Verdict]) -> list[str]:
 def unfinished(unit: str) -> list[str]:
     """Return what a rollout that did not come to its end, or is at work, has left."""
     found = []
-    if os.path.lexists(_places.SNAPSHOT + _places.instance(unit)):
+    if os.path.lexists(_places.snapshot(unit)):
         found.append("a rollout that did not come to its end has left its snapshot")
     if os.path.lexists(_places.LOCK):
         found.append("a rollout holds its lock")
@@ -236,8 +235,11 @@ def _packages(run: _host.Run, packages: Sequence[str]) -> dict[str, str]:
 def _files(paths: Iterable[str]) -> dict[str, str]:
     found = {}
     for path in paths:
-        file = _host.file_state(path)
-        found[path] = f"{file.owner}:{file.group} {file.mode} {file.sha256}" if file else MISSING
+        # Debian's redis-server is a link, to the program that is all of Redis.
+        real = os.path.realpath(path)
+        file = _host.file_state(real)
+        link = f"a link to {real} " if os.path.islink(path) else ""
+        found[path] = f"{link}{file.owner}:{file.group} {file.mode} {file.sha256}" if file else MISSING
     return found
 
 

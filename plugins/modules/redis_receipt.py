@@ -13,7 +13,8 @@ version_added: 0.1.0
 description:
   - A rollout that has confirmed a host leaves a receipt there, for root alone. It holds a digest of all that was
     declared (the variables of the roles, the modules' sources, the collection itself), where to look, and what was
-    seen.
+    seen. It is noted at once, with O(state=noted), in the snapshot of M(edgeops.redis_modules.redis_snapshot), and
+    counts once that is closed, when all gates have passed.
   - With O(state=compared), what is declared now is compared with that, and what is there now with what was seen then.
     So no template has to be rendered to know that there is nothing to do. A receipt is believed only as long as all
     that it describes is still so.
@@ -25,9 +26,9 @@ author:
   - edgeops contributors (@edgeops)
 options:
   state:
-    description: Whether to compare, or to leave a new receipt.
+    description: Whether to compare, or to note a new receipt.
     type: str
-    choices: [compared, left]
+    choices: [compared, noted]
     default: compared
   unit:
     description: The systemd unit of the server.
@@ -89,13 +90,13 @@ extends_documentation_fragment:
   - edgeops.redis_modules.redis.attributes
 attributes:
   check_mode:
-    details: No receipt is left.
+    details: No receipt is noted.
   diff_mode:
     support: none
 notes:
-  - But for O(state), O(unit) and the login, the options are for O(state=left); what they say is kept in the
+  - But for O(state), O(unit) and the login, the options are for O(state=noted); what they say is kept in the
     receipt.
-  - O(state=left) needs that O(state=compared) came before it in the same run, as what was declared is remembered from
+  - O(state=noted) needs that O(state=compared) came before it in the same run, as what was declared is remembered from
     there.
 """
 
@@ -104,9 +105,9 @@ EXAMPLES = r"""
   edgeops.redis_modules.redis_receipt:
   register: receipt
 
-- name: Leave a receipt of a host that was confirmed
+- name: Note a receipt of a host that was confirmed
   edgeops.redis_modules.redis_receipt:
-    state: left
+    state: noted
     modules:
       - name: sensorwindow
         path: /var/lib/redis/modules/sensorwindow.so
@@ -120,7 +121,7 @@ as_wanted:
   returned: with O(state=compared)
   type: bool
 differences:
-  description: Why there may be something to do, a sentence each. With O(state=left), why no receipt could be left.
+  description: Why there may be something to do, a sentence each. With O(state=noted), why no receipt was noted.
   returned: always
   type: list
   elements: str
@@ -142,19 +143,20 @@ topology:
   description: The C(server) of M(edgeops.redis_modules.redis_topology_info).
   returned: where RV(as_wanted)
   type: dict
-left:
-  description: Whether a receipt was left, or would be in check mode.
-  returned: with O(state=left)
+noted:
+  description: Whether a receipt was noted, or would be in check mode.
+  returned: with O(state=noted)
   type: bool
 """
 
+import os
 import secrets
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _places, _receipt, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _places, _receipt
 
 OF_THE_LOOK = (
     "unit",
@@ -207,8 +209,8 @@ def compared(module: AnsibleModule, path: str) -> dict[str, Any]:
     }
 
 
-def left(module: AnsibleModule, path: str) -> dict[str, Any]:
-    """Leave a receipt of what is there. Raises OSError."""
+def noted(module: AnsibleModule) -> dict[str, Any]:
+    """Note a receipt of what is there. Raises OSError."""
     params = module.params
     # What a look takes that finds all as it was needs none of these.
     from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _unit
@@ -227,21 +229,22 @@ def left(module: AnsibleModule, path: str) -> dict[str, Any]:
     )
     salt, now = secrets.token_hex(16), int(time.time())
     seen, different = see(module, look, salt)
+    folder = _places.snapshot(params["unit"])
+    if not os.path.isdir(folder):
+        different.append("no snapshot is open in which it could wait")
     if different or not seen:
-        # A former one says nothing that is true any more.
-        if not module.check_mode:
-            _release.remove(path)
-        return {"left": False, "differences": different, "reached": ""}
+        return {"noted": False, "differences": different, "reached": ""}
     if not module.check_mode:
-        _receipt.leave(path, _receipt.Receipt(params["_declared"], now, look, salt, seen.state))
-    return {"left": True, "differences": [], "reached": _receipt.iso(now)}
+        receipt = _receipt.Receipt(params["_declared"], now, look, salt, seen.state)
+        _receipt.note(_places.noted(folder), receipt)
+    return {"noted": True, "differences": [], "reached": _receipt.iso(now)}
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["compared", "left"], "default": "compared"},
+            "state": {"type": "str", "choices": ["compared", "noted"], "default": "compared"},
             "unit": {"type": "str", "default": "redis-server.service"},
             "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
             "binary": {"type": "path", "default": "/usr/bin/redis-server"},
@@ -261,13 +264,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    path = _places.receipt(module.params["unit"])
     if module.params["state"] == "compared":
-        module.exit_json(changed=False, **compared(module, path))
+        module.exit_json(changed=False, **compared(module, _places.receipt(module.params["unit"])))
     try:
-        module.exit_json(changed=False, **left(module, path))
+        module.exit_json(changed=False, **noted(module))
     except OSError as error:
-        module.fail_json(msg=f"no receipt could be left at {path}: {error}")
+        module.fail_json(msg=f"no receipt could be noted: {error}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ description:
     its process has mapped tell the same.
   - A server that did not run when the snapshot was taken is started only if something has started it since, and may
     fail to run as it did before.
-  - With O(state=closed), forgets the snapshot, as the new state is confirmed; with it goes what runs that died left
-    beside the files.
+  - With O(state=closed), forgets the snapshot, as the new state is confirmed, and from then on the receipt counts that
+    M(edgeops.redis_modules.redis_receipt) has noted; with the snapshot goes what runs that died left beside the files.
 author:
   - edgeops contributors (@edgeops)
 options:
@@ -136,6 +136,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _conf,
     _host,
     _observe,
+    _places,
     _service,
     _snapshot,
     _topology,
@@ -410,6 +411,7 @@ def main() -> None:
         elif module.params["state"] == "restored":
             result.update(keeper.restore())
         elif not module.check_mode:
+            _places.keep_noted(module.params["folder"], module.params["unit"])
             _snapshot.close(module.params["folder"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         module.fail_json(msg=f"the snapshot in {module.params['folder']}: {error}")

@@ -35,13 +35,17 @@ def test_it_stops_on_purpose_and_goes_on_from_there(lab: Lab, fleet: list[Host],
     assert loaded(fleet) == [["handed"], [], []]
     assert [row(stopped, host) for host in fleet] == ["loaded", "missing", "missing"]
     assert [host.pid for host in fleet[1:]] == before[1:]
-    paused = lab.ansible(fleet, modules, redis_rollout_waves=["2"], redis_rollout_pause_file=str(pause)).good()
+    # The one that has passed is as wanted, and no part of the waves any more.
+    paused = lab.ansible(fleet, modules, redis_rollout_waves=["1"], redis_rollout_pause_file=str(pause)).good()
+    assert "1 of 3 hosts are as wanted" in paused.output
     assert f"stopped before wave 2 of 2: there is a file {pause}" in paused.output
+    assert [row(paused, host) for host in fleet] == ["loaded", "loaded", "missing"]
     assert loaded(fleet) == [["handed"], ["handed"], []]
     pause.unlink()
     first = fleet[0].pid
     whole = lab.ansible(fleet, modules, redis_rollout_waves=["1"], redis_rollout_pause_file=str(pause)).good()
-    assert "3 of 3 hosts passed all gates" in whole.output
+    assert "2 of 3 hosts are as wanted" in whole.output
+    assert "1 of 1 hosts passed all gates" in whole.output
     assert [row(whole, host) for host in fleet] == ["loaded"] * 3
     assert loaded(fleet) == [["handed"]] * 3
     assert fleet[0].pid == first, "it was as wanted"
@@ -66,7 +70,7 @@ def test_a_wave_that_does_not_pass_goes_back_and_stops_the_rest(
     assert r12.pid != before[1], "it was changed, and put back"
 
     # Side by side with it, a host that is well falls, too.
-    wave["redis_rollout_waves"] = ["1", "2"]
+    wave["redis_rollout_waves"] = ["2"]
     done = lab.ansible(fleet, [built["handed"].entry()], host_variables=gates, **wave)
     assert "r12, of the same wave, did not pass" in done.failure(r13)
     assert loaded(fleet) == [["handed"], [], []]
