@@ -32,9 +32,9 @@ class ActionModule(ActionBase):
         try:
             if args.get("state", "compared") == "compared":
                 args["_declared"] = self._declared(task_vars)
-                kept.write_text(args["_declared"], encoding="ascii")
+                kept.write_text(args["_declared"], encoding="utf-8")
             elif kept.exists():
-                args["_declared"] = kept.read_text(encoding="ascii")
+                args["_declared"] = kept.read_text(encoding="utf-8")
             else:
                 raise _declared.UnknownError("what was declared could not be told before anything was changed")
         except _declared.UnknownError as error:

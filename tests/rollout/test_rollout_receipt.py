@@ -36,6 +36,7 @@ def cli(words: str) -> str:
 
 
 SO = f"{FOLDER}/probe.so"
+BUILT = f"{CACHE}/artifacts/probe"
 DPKG = "/var/lib/dpkg/status"
 # What redis-server is a link to.
 BINARY = "/usr/bin/redis-check-rdb"
@@ -44,8 +45,7 @@ RULES = "/etc/edgeops/redis-firewall.nft"
 # What somebody does by hand, what takes it back, and what the operator reads.
 DRIFTS: dict[str, tuple[str, str, str]] = {
     "a package is gone": (
-        f"cp -a {DPKG} /root/dpkg && sed -i '/^Package: python3-jmespath$/,/^$/"
-        f"s/^Status: .*/Status: deinstall ok config-files/' {DPKG}",
+        f"cp -a {DPKG} /root/dpkg && sed -i '/^Package: python3-jmespath$/,/^$/s/ok installed/ok config-files/' {DPKG}",
         f"mv /root/dpkg {DPKG}",
         "package python3-jmespath is not there any more",
     ),
@@ -55,7 +55,7 @@ DRIFTS: dict[str, tuple[str, str, str]] = {
         "package build-essential is 99, was ",
     ),
     "the program is another": (
-        f"cp -p {BINARY} /root/binary && cp -p {BINARY} {BINARY}.new && echo >> {BINARY}.new && mv {BINARY}.new {BINARY}",
+        f"cd /usr/bin && cp -p {BINARY} /root/binary && cp -p {BINARY} new && echo >> new && mv new {BINARY}",
         # The process runs a file that is no more, until it is started again.
         f"mv /root/binary {BINARY} && systemctl restart {UNIT}",
         "/usr/bin/redis-server is another",
@@ -66,8 +66,8 @@ DRIFTS: dict[str, tuple[str, str, str]] = {
         f"{CACHE}/headers/7.0.15/redismodule.h is another",
     ),
     "the artifact is another": (
-        f"cp -a {CACHE}/artifacts/probe /root/artifacts && for f in {CACHE}/artifacts/probe/*/probe.so; do echo >> $f; done",
-        f"rm -r {CACHE}/artifacts/probe && mv /root/artifacts {CACHE}/artifacts/probe",
+        f"cp -a {BUILT} /root/built && for file in {BUILT}/*/probe.so; do echo >> $file; done",
+        f"rm -r {BUILT} && mv /root/built {BUILT}",
         "/probe.so is another",
     ),
     "the file is gone": (f"mv {SO} /root/so", f"mv /root/so {SO}", f"no file at {SO}"),
@@ -200,30 +200,34 @@ def left(lab: Lab) -> Iterator[Host]:
     done = lab.ansible([host], [MODULE], **VARIABLES).good()
     assert "0 of 1 hosts are as wanted" in done.output
     yield host
-    units = "edgeops-redis-firewall.service nftables.service"
+    ours = "/etc/edgeops /etc/systemd/system/edgeops-redis-firewall.service /etc/systemd/system/nftables.service.d"
     host.sh(
-        f"systemctl disable --now {units}; nft delete table inet edgeops_redis; rm -rf /etc/edgeops "
-        "/etc/systemd/system/edgeops-redis-firewall.service /etc/systemd/system/nftables.service.d; systemctl daemon-reload",
+        "systemctl disable --now edgeops-redis-firewall.service nftables.service; nft delete table inet edgeops_redis; "
+        f"rm -rf {ours}; systemctl daemon-reload",
         check=False,
     )
 
 
 @pytest.mark.parametrize("kind", DRIFTS)
 def test_drift_that_somebody_makes_by_hand_is_seen(lab: Lab, left: Host, kind: str) -> None:
-    """And told; once it is taken back, the host is as wanted again, and was not touched by the look."""
+    """And told."""
     by_hand, back, words = DRIFTS[kind]
     left.sh(by_hand)
     try:
         said = look(lab, left)
     finally:
         left.sh(back)
+        until(lambda: left.cli("PING", login=LOGIN) == "PONG", "the server answers")
     assert words in said, said
-    until(lambda: left.cli("PING", login=LOGIN) == "PONG", "the server answers")
+
+
+def test_once_all_of_it_is_taken_back_the_host_is_as_wanted(lab: Lab, left: Host) -> None:
+    """So what was seen was seen of what was done, and the looks have changed nothing."""
     assert look(lab, left) == ""
 
 
 def test_what_is_declared_otherwise_is_seen(lab: Lab, left: Host, tmp_path: Path) -> None:
-    """A variable of any role, an argument, a source file on the controller, the collection itself; order is no matter."""
+    """A variable of any role, an argument, where sources lie, the collection itself. Their order is no matter."""
     for variables in (
         {"redis_server_timeout": 17},
         {"redis_firewall_log": True},
@@ -354,3 +358,28 @@ def test_the_oldest_core_looks_once_as_well(lab: Lab, r13: Host, built: dict[str
         done = lab.ansible([r13], modules, core=one, **variables).unchanged()
         assert "1 of 1 hosts are as wanted" in done.output
         assert done.recap(r13)["ok"] == 2
+
+
+def test_a_copy_that_is_as_wanted_counts_for_the_one_that_is_not(lab: Lab, built: dict[str, Built]) -> None:
+    """It leaves the run after one look, and is a copy, and an heir, in the plan all the same."""
+    primary, replica = lab.reset("r12", "r13")
+    modules = [built["handed"].entry()]
+    open_: dict[str, Any] = {
+        "redis_server_bind": ["0.0.0.0"],
+        "redis_server_protected_mode": False,
+        "host_variables": {"r13": {"redis_server_replicaof": f"{primary.address} 6379"}},
+    }
+    lab.ansible([primary, replica], modules, **open_).good()
+    until(lambda: "master_link_status:up" in replica.cli("INFO", "replication"), "the replica follows")
+    assert "2 of 2 hosts are as wanted" in lab.ansible([primary, replica], modules, **open_).unchanged().output
+
+    replica.sh(f"chmod 0755 {FOLDER}/handed.so")
+    done = lab.ansible([primary, replica], modules, "-vvvv", **open_).good()
+    assert "wave 1: r13 (replication of r12)" in done.output
+    assert executions(done, primary) == 1
+    assert "1 of 1 hosts passed all gates" in done.output
+
+    primary.sh(f"chmod 0755 {FOLDER}/handed.so")
+    forecast = lab.ansible([primary, replica], modules, "--check", **open_).good()
+    assert "wave 1: r12 (replication of r12), after it has handed over to r13 (FAILOVER)" in forecast.output
+    assert "wave 2" not in forecast.output
