@@ -25,6 +25,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _preflight,
     _publish,
     _pull,
+    _refusals,
     _release,
     _report,
     _settings,
@@ -120,6 +121,13 @@ def limit_lines(limits: Mapping[str, Any]) -> list[str]:
     return _limits.limit_lines(limits)
 
 
+def declared_faults(told: Mapping[str, Any]) -> list[str]:
+    """Return all that is wrong with what is declared, and warn of what may end badly."""
+    for warning in _limits.limit_warnings(told["limits"]):
+        Display().warning(warning)
+    return _refusals.of_declaration(told)
+
+
 def rollout_plan(told: Mapping[str, Any], **wishes: Any) -> dict[str, Any]:
     """Return in which waves a fleet can be changed, what stands against it, and both as text. Raises WavesError."""
     planned = _waves.plan(told, _waves.Wishes(**wishes))
@@ -200,6 +208,9 @@ class FilterModule:
             "wheels_download": speaking(_publish.download_command),
             "from_repository": from_repository,
             "signer_faults": _pull.signer_faults,
+            "declared_faults": declared_faults,
+            "observed_faults": _refusals.of_host,
+            "first_results": _refusals.first_results,
             "preflight_table": _preflight.table,
             "report_table": _report.table,
         }
