@@ -29,6 +29,11 @@ def shared() -> Iterator[None]:
             _remembered.clear()
 
 
+def is_shared() -> bool:
+    """Whether anything is remembered at all."""
+    return _depth[0] > 0
+
+
 def once(key: Hashable, ask: Callable[[], Answer]) -> Answer:
     """Return what I(ask) says, or has said before under this key. What it raises is not remembered."""
     if not _depth[0]:

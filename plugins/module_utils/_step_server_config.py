@@ -196,7 +196,8 @@ def run(module: AnsibleModule) -> None:
     unit = _host.unit_state(module.run_command, params["unit"])
     if unit.get("LoadState") == "not-found" and not module.check_mode:
         module.fail_json(msg=f"there is no unit {params['unit']} on this host; install Redis first (role redis_server)")
-    if unit.get("FragmentPath") and before[dropin_path] != dropin:
+    # What systemd has accepted before, it accepts with another digest behind it.
+    if unit.get("FragmentPath") and not _unit.has(before[dropin_path] or "", params["dropin"]):
         faults = _unit.faults(module.run_command, params["unit"], unit["FragmentPath"], dropin)
         if faults:
             module.fail_json(msg="systemd does not accept the drop-in, it is as before:\n" + "\n".join(faults))

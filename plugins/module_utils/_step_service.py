@@ -80,6 +80,9 @@ class Service:
         paths = {path: file for path, file in files.items() if file != path}
         service = _trial.Service(*(self.params[key] for key in _trial.Service._fields))
         try:
+            known = _trial.kept(service, self.directives, files)
+            if known is not None:
+                return known
             visit = self.tried_users if _conf.has_users(self.directives) else None
             tried = _trial.in_place_of(self.module.run_command, service, self.directives, paths, visit)
         except (OSError, KeyError, _sandbox.SandboxError) as error:

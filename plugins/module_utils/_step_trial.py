@@ -52,7 +52,7 @@ class Rehearsal:
         _rehearsal.refuse(version_faults(self.version, self.params["minimum_version"], self.modules))
         _rehearsal.refuse(self.place_faults())
         self.inspect()
-        _rehearsal.refuse(dropin_faults(self.module))
+        _rehearsal.refuse(dropin_faults(self.module, self.directives))
         with self.staged() as modules:
             _rehearsal.refuse(self.linker_faults(modules))
             loaded, found = self.bare(modules)
@@ -170,7 +170,8 @@ class Rehearsal:
         """Start a server without data, send the smoke commands, save, start again. Raises TrialError."""
         paths = {entry["path"]: entry["artifact"] for entry in modules}
         directives = [*_conf.with_module_paths(self.directives, paths), *_rehearsal.QUIET]
-        visit = _rehearsal.Visit(modules, self.save)
+        acl = _conf.renamed_command(self.directives, "ACL") if _conf.has_users(self.directives) else ""
+        visit = _rehearsal.Visit(modules, self.save, acl)
         with _trial.Workshop(_trial.sandboxed(self.module.run_command, self.service, paths), self.service) as shop:
             trial = shop.run(directives, visit)
             number = _trial.silent(trial, modules)
@@ -193,6 +194,12 @@ class Rehearsal:
                     _rehearsal.refuse(f"{why}: {_rehearsal.reason(again)}", again.log)
                 self.judge(again, modules, revisit.doing)
                 _rehearsal.refuse(again.found, again.log)
+        # Where the server is switched over in this process, its settings are compared with these.
+        files = {entry["path"]: entry["artifact"] for entry in modules}
+        settings = _rehearsal.unquiet(trial.settings, self.directives)
+        if settings is not None:
+            told = trial._replace(settings=settings, found=found.users)
+            _trial.keep(self.service, self.directives, files, told)
         return trial, found
 
     def collisions(
@@ -275,7 +282,7 @@ def version_faults(version: str, minimum: str, modules: list[dict[str, Any]]) ->
     ]
 
 
-def dropin_faults(module: AnsibleModule) -> list[str]:
+def dropin_faults(module: AnsibleModule, directives: Sequence[_conf.Directive]) -> list[str]:
     """Return what systemd finds wrong with the drop-in that the unit is going to have."""
     unit, dropin = module.params["unit"], module.params["dropin"]
     if not dropin or _unit.is_there(unit, dropin):
@@ -283,7 +290,8 @@ def dropin_faults(module: AnsibleModule) -> list[str]:
     fragment = _host.unit_state(module.run_command, unit).get("FragmentPath")
     if not fragment:
         return []
-    found = _unit.faults(module.run_command, unit, fragment, dropin)
+    whole = _unit.completed(dropin, unit, directives, module.params["conf_path"])
+    found = _unit.faults(module.run_command, unit, fragment, whole)
     return [f"systemd does not accept the drop-in; correct redis_server_dropin_lines: {fault}" for fault in found]
 
 
