@@ -384,6 +384,7 @@ class Ansible:
         finally:
             watchdog.cancel()
             watch.kill()
+            watch.communicate()
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             rest = process.communicate()[0] or ""
