@@ -45,9 +45,9 @@ def test_no_secret_is_in_the_result_or_the_log(
     server.down = "nobody answers to s3cret"
     monkeypatch.setattr(_client, "REDIS_IMPORT_ERROR", None)
     steps = [{**INFO, "args": {"binary": "/nowhere", "login_current_password": "f0rmer"}}]
-    found = run_module(
-        redis_steps.main, {"steps": steps, "login_password": "s3cret", "given": {"conf": "requirepass s3cret"}}
-    )
+    args = {"steps": steps, "login_password": "s3cret", "given": {"conf": "requirepass s3cret"}}
+    # Newer releases of ansible-core add it only where somebody asks for it.
+    found = run_module(redis_steps.main, {**args, "_ansible_inject_invocation": True})
     text = json.dumps(found) + "\n".join(logged)
     assert "nobody answers to" in text
     assert "s3cret" not in text
