@@ -132,7 +132,11 @@ def rollout_plan(told: Mapping[str, Any], **wishes: Any) -> dict[str, Any]:
     """Return in which waves a fleet can be changed, what stands against it, and both as text. Raises WavesError."""
     planned = _waves.plan(told, _waves.Wishes(**wishes))
     waves = [[{**step._asdict(), "wave": number} for step in wave] for number, wave in enumerate(planned.waves, 1)]
-    return {"waves": waves, "faults": planned.faults, "warnings": planned.warnings, "lines": _waves.lines(planned)}
+    turning = [
+        step.host for wave in planned.waves for step in wave if step.handover_to or step.withheld or step.leaving
+    ]
+    told_of_it = {"faults": planned.faults, "warnings": planned.warnings, "lines": _waves.lines(planned)}
+    return {"waves": waves, "turning": turning, **told_of_it}
 
 
 def host_pattern(hosts: str | list[str]) -> str:
