@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Any, Mapping
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _declared
+from ansible_collections.edgeops.redis_modules.plugins.plugin_utils import _kept
 
 MODULE = "edgeops.redis_modules.redis_receipt"
 
@@ -28,30 +26,20 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = dict(self._task.args)
-        kept = self._kept(task_vars)
+        host = str(task_vars.get("inventory_hostname"))
         try:
             if args.get("state", "compared") == "compared":
                 args["_declared"] = self._declared(task_vars)
-                kept.write_text(args["_declared"], encoding="utf-8")
-            elif kept.exists():
-                args["_declared"] = kept.read_text(encoding="utf-8")
+                _kept.keep_declared(host, args["_declared"])
             else:
+                args["_declared"] = _kept.declared(host)
+            if not args["_declared"]:
                 raise _declared.UnknownError("what was declared could not be told before anything was changed")
         except _declared.UnknownError as error:
             told = {"changed": False, "as_wanted": False, "noted": False, "differences": [str(error)], "reached": ""}
             return {**result, **told}
         result.update(self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars))
         return result
-
-    @staticmethod
-    def _kept(task_vars: Mapping[str, Any]) -> Path:
-        """Return where the digest of this host's declaration is kept until the end of the run.
-
-        It is made over secrets as well. In the folder that ends with the run, it gets into no output, as a result
-        could.
-        """
-        name = hashlib.sha256(str(task_vars.get("inventory_hostname")).encode()).hexdigest()
-        return Path(os.path.join(str(constants.DEFAULT_LOCAL_TMP), f"redis-receipt-{name}"))
 
     def _declared(self, task_vars: Mapping[str, Any]) -> str:
         """Return the digest over variables, sources, peers and the collection itself. Raises UnknownError."""

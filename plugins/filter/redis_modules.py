@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         _preflight,
         _publish,
         _pull,
+        _refusals,
         _release,
         _report,
         _settings,
@@ -61,6 +62,7 @@ else:
     _preflight = Part("_preflight")
     _publish = Part("_publish")
     _pull = Part("_pull")
+    _refusals = Part("_refusals")
     _release = Part("_release")
     _report = Part("_report")
     _settings = Part("_settings")
@@ -157,6 +159,13 @@ def limit_lines(limits: Mapping[str, Any]) -> list[str]:
     return _limits.limit_lines(limits)
 
 
+def declared_faults(told: Mapping[str, Any]) -> list[str]:
+    """Return all that is wrong with what is declared, and warn of what may end badly."""
+    for warning in _limits.limit_warnings(told["limits"]):
+        Display().warning(warning)
+    return _refusals.of_declaration(told)
+
+
 def rollout_plan(told: Mapping[str, Any], **wishes: Any) -> dict[str, Any]:
     """Return in which waves a fleet can be changed, what stands against it, and both as text. Raises WavesError.
 
@@ -165,17 +174,11 @@ def rollout_plan(told: Mapping[str, Any], **wishes: Any) -> dict[str, Any]:
     settled = {host: server for host, server in (wishes.pop("settled", None) or {}).items() if server}
     planned = _waves.plan({**told, **settled}, _waves.Wishes(settled=tuple(settled), **wishes))
     waves = [[{**step._asdict(), "wave": number} for step in wave] for number, wave in enumerate(planned.waves, 1)]
-    return {"waves": waves, "faults": planned.faults, "warnings": planned.warnings, "lines": _waves.lines(planned)}
-
-
-def results_of(hosts: list[str], hostvars: Mapping[str, Any], name: str, of_receipt: str) -> dict[str, Any]:
-    """Return a registered result of each host; of one that left as it was as wanted, what its receipt had told."""
-    found = {}
-    for host in hosts:
-        known = hostvars[host]
-        receipt = known.get("redis_receipt_found") or {}
-        found[host] = known.get(name) or receipt.get(of_receipt) or {}
-    return found
+    turning = [
+        step.host for wave in planned.waves for step in wave if step.handover_to or step.withheld or step.leaving
+    ]
+    told_of_it = {"faults": planned.faults, "warnings": planned.warnings, "lines": _waves.lines(planned)}
+    return {"waves": waves, "turning": turning, **told_of_it}
 
 
 def receipts_told(hosts: list[str], hostvars: Mapping[str, Any], believe: bool = True) -> dict[str, Any]:
@@ -248,7 +251,6 @@ class FilterModule:
             "instance_faults": cover(_instances, "faults"),
             "host_pattern": host_pattern,
             "receipts_told": receipts_told,
-            "results_of": results_of,
             "run_owner": run_owner,
             "dead_runs": cover(_lock, "dead_runs"),
             "rollout_plan": speaking(rollout_plan),
@@ -267,6 +269,9 @@ class FilterModule:
             "wheels_download": cover(_publish, "download_command"),
             "from_repository": from_repository,
             "signer_faults": cover(_pull, "signer_faults"),
+            "declared_faults": declared_faults,
+            "observed_faults": cover(_refusals, "of_host"),
+            "first_results": cover(_refusals, "first_results"),
             "preflight_table": cover(_preflight, "table"),
             "report_table": cover(_report, "table"),
         }

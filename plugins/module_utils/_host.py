@@ -14,6 +14,8 @@ import shutil
 import stat
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence, Tuple
 
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _memo
+
 Run = Callable[..., Tuple[int, str, str]]
 """AnsibleModule.run_command: (arguments) -> (return code, stdout, stderr)."""
 
@@ -47,6 +49,13 @@ class LiveImage(NamedTuple):
 
 def sha256_of(path: str) -> str:
     """Return the hex digest of a file. Raises OSError."""
+    found = os.stat(path)
+    # Files are replaced by rename here, so another content is another inode; and a write would show in the times.
+    content = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return _memo.once(("sha256", *content), lambda: _read_digest(path))
+
+
+def _read_digest(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):

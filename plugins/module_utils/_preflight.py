@@ -416,6 +416,12 @@ def lines(findings: Iterable[Finding]) -> list[str]:
     return [f"{f.subject}: {f.found}; wanted is {f.wanted}. To mend it: {f.mend}" for f in findings if f.level == FAULT]
 
 
+def refusal(host: str, faults: Sequence[str]) -> str:
+    """Return why a rollout does not begin on this host."""
+    head = f"{host}: nothing was touched, as this stands against it:"
+    return "\n".join([head, *faults, "What you take knowingly, name in redis_preflight_ignore."])
+
+
 COLUMNS = ("host", "level", "subject", "found", "mend")
 NAMED = 3
 """So many hosts with the same finding are named in its row, more of them below the table."""

@@ -23,6 +23,23 @@ QUIET = [_conf.Directive("appendonly", ("no",)), _conf.Directive("save", ("",))]
 """What a throwaway server gets after its own configuration: nothing is written unless we ask."""
 
 
+def unquiet(settings: Mapping[str, str], directives: Sequence[_conf.Directive]) -> dict[str, str] | None:
+    """Return CONFIG GET * of a throwaway server that got QUIET as it had been without; None where nobody can say.
+
+    I(directives) is its redis.conf. What QUIET has changed, a server writes as redis.conf does.
+    """
+    saves = [d.args for d in directives if d.name == "save"]
+    words: list[str] = []
+    for args in saves:
+        words = [] if args == ("",) else [*words, *args]
+    if not saves or not all(word.isdigit() and str(int(word)) == word for word in words):
+        return None
+    appendonly = _conf.value(directives, "appendonly", "no")
+    if appendonly not in ("yes", "no"):
+        return None
+    return {**settings, "save": " ".join(words), "appendonly": appendonly}
+
+
 class TrialError(Exception):
     """The configuration must not meet the live server; all faults, one a line, and the throwaway server's log."""
 
@@ -41,7 +58,8 @@ class Found(NamedTuple):
     """What a visit found.
 
     I(commands) are those of each module. I(outside_memory) is in bytes, I(processes) are the names of child
-    processes. I(answers) are those to the smoke commands; I(fault) is the first one that is not as expected.
+    processes. I(answers) are those to the smoke commands; I(fault) is the first one that is not as expected. I(users)
+    are those of the server, where its redis.conf names any and does not rename ACL away.
     """
 
     commands: dict[str, list[str]]
@@ -49,18 +67,21 @@ class Found(NamedTuple):
     processes: list[str]
     answers: list[_smoke.Answer]
     fault: str
+    users: dict[str, list[str]] | None = None
 
 
 class Visit:
     """Looks at a throwaway server with new modules and sends the smoke commands.
 
     I(modules) are declared entries, each with the file it is loaded from as C(artifact). What was being done when the
-    server ended is in I(doing), with the module that it was done for.
+    server ended is in I(doing), with the module that it was done for. I(acl) is the name of ACL where users are to be
+    read.
     """
 
-    def __init__(self, modules: Sequence[Mapping[str, Any]], save: str) -> None:
+    def __init__(self, modules: Sequence[Mapping[str, Any]], save: str, acl: str = "") -> None:
         self.modules = modules
         self.save = save
+        self.acl = acl
         self.doing = ("", "COMMAND")
 
     def ask(self, client: _client.Client, name: str, words: Sequence[str]) -> Any:
@@ -70,6 +91,7 @@ class Visit:
 
     def __call__(self, client: _client.Client, loaded: Sequence[_client.LoadedModule]) -> Found:
         """Look, send the smoke commands, look again, and save where there was any."""
+        users = client.users(self.acl) if self.acl else None
         flags = flags_of_commands(client)
         commands = commands_by_module(client, flags, self.modules)
         answers: list[_smoke.Answer] = []
@@ -89,7 +111,7 @@ class Visit:
             # Not by its new name, which is a secret.
             self.doing = (", ".join(dict.fromkeys(answer.module for answer in answers)), "SAVE")
             client.call(self.save)
-        return Found(commands, outside, processes, answers, fault)
+        return Found(commands, outside, processes, answers, fault, users)
 
 
 class Return:

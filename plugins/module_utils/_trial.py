@@ -16,9 +16,9 @@ import re
 import shutil
 import tempfile
 import time
-from typing import Any, NamedTuple, Protocol, Sequence
+from typing import Any, Hashable, Mapping, NamedTuple, Protocol, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _sandbox, _unit
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _memo, _sandbox, _unit
 
 LIMIT = 30
 """Seconds after which a throwaway server is ended from outside, whatever happens."""
@@ -229,6 +229,30 @@ def in_place_of(
     """
     with Workshop(sandboxed(run_command, service, artifacts), service) as shop:
         return shop.run(_conf.with_module_paths(directives, artifacts), visit)
+
+
+def _question(service: Service, directives: Sequence[_conf.Directive], files: Mapping[str, str]) -> Hashable:
+    """Return all that the answer of a throwaway server depends on; I(files) maps a module's path to the file for it."""
+    digests = tuple((path, _host.sha256_of(file)) for path, file in sorted(files.items()))
+    return ("trial", service, tuple(directives), digests)
+
+
+def keep(service: Service, directives: Sequence[_conf.Directive], files: Mapping[str, str], trial: Trial) -> None:
+    """Remember what a throwaway server has shown, for a later step of this process. Raises OSError."""
+    if not _memo.is_shared():
+        return
+    path_of = {file: path for path, file in files.items()}
+    modules = [module._replace(path=path_of.get(module.path or "", module.path)) for module in trial.modules]
+    _memo.keep(_question(service, directives, files), trial._replace(modules=modules))
+
+
+def kept(service: Service, directives: Sequence[_conf.Directive], files: Mapping[str, str]) -> Trial | None:
+    """Return what keep() has remembered of this service, configuration and files' content; None where nothing is.
+
+    Raises OSError.
+    """
+    trial: Trial | None = _memo.kept(_question(service, directives, files)) if _memo.is_shared() else None
+    return trial
 
 
 def sandboxed(run_command: _host.Run, service: Service, artifacts: dict[str, str], data: bool = False) -> Server:

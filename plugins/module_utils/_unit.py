@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from typing import Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _memo
 
 
 def dropin_path(unit: str) -> str:
@@ -78,9 +78,14 @@ def is_there(unit: str, dropin: str) -> bool:
     """Whether the unit has this drop-in already, so that systemd has accepted it."""
     try:
         with open(dropin_path(unit), encoding="utf-8") as stream:
-            return stream.read().startswith(dropin.rstrip() + "\n")
+            return has(stream.read(), dropin)
     except OSError:
         return False
+
+
+def has(text: str, dropin: str) -> bool:
+    """Whether the text of a drop-in has all of I(dropin); what completed() adds may differ."""
+    return text.startswith(dropin.rstrip() + "\n")
 
 
 def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
@@ -88,6 +93,11 @@ def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
 
     I(fragment) is the path of the packaged unit file. Raises OSError.
     """
+    question = ("dropin", unit, fragment, _host.sha256_of(fragment), dropin)
+    return _memo.once(question, lambda: _verified(run, unit, fragment, dropin))
+
+
+def _verified(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
     folder = tempfile.mkdtemp(prefix="redis-dropin-", dir="/run")
     try:
         shutil.copy(fragment, os.path.join(folder, unit))

@@ -12,7 +12,8 @@ short_description: Tell everything that stands against a rollout on a host, befo
 version_added: 0.1.0
 description:
   - Looks once at the system, its file systems, Redis and the way to the package sources, and returns all that is not as
-    it should be, each with its mend. It needs nothing on the host but Python, and never fails because of what it finds.
+    it should be, each with its mend. It needs nothing on the host but Python, and fails because of what it finds only
+    where O(fail_as) is given.
   - The network is used only where a package or the C(redismodule.h) is missing.
 author:
   - edgeops contributors (@edgeops)
@@ -68,6 +69,9 @@ options:
     type: list
     elements: str
     default: []
+  fail_as:
+    description: Fail where there is a fault, with a message that calls the host so.
+    type: str
 extends_documentation_fragment:
   - edgeops.redis_modules.redis.info
 """
@@ -128,42 +132,12 @@ runs:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _preflight, _survey
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _step_preflight
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "folder": {"type": "path", "default": "/var/lib/redis/modules"},
-            "data": {"type": "path", "default": "/var/lib/redis"},
-            "cache": {"type": "path", "default": "/var/cache/edgeops-redis-modules"},
-            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
-            "binary": {"type": "path", "default": "/usr/bin/redis-server"},
-            "unit": {"type": "str", "default": "redis-server.service"},
-            "io_threads": {"type": "str", "default": "auto"},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "header": {"type": "str", "default": ""},
-            "header_sha256": {"type": "str", "default": ""},
-            "ignore": {"type": "list", "elements": "str", "default": []},
-        },
-        supports_check_mode=True,
-    )
-    params = {**module.params, "packages": tuple(module.params["packages"])}
-    ignored = params.pop("ignore")
-    unknown = [subject for subject in ignored if subject not in _preflight.SUBJECTS]
-    if unknown:
-        module.fail_json(msg=f"ignore: {', '.join(unknown)} is none of {', '.join(_preflight.SUBJECTS)}")
-    wanted = _survey.Wanted(**params)
-    facts = _survey.look(module.run_command, wanted)
-    findings = _preflight.knowingly(_preflight.judge(facts, wanted), ignored)
-    module.exit_json(
-        changed=False,
-        findings=[finding._asdict() for finding in findings],
-        faults=_preflight.lines(findings),
-        installed=[name for name in wanted.packages if name not in facts.missing],
-        runs=bool(_host.main_pid(facts.unit)),
-    )
+    _step_preflight.run(AnsibleModule(**_step_preflight.SPEC))
 
 
 if __name__ == "__main__":

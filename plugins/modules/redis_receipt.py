@@ -149,127 +149,14 @@ noted:
   type: bool
 """
 
-import os
-import secrets
-import time
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _places, _receipt
-
-OF_THE_LOOK = (
-    "unit",
-    "conf_path",
-    "binary",
-    "folder",
-    "owner",
-    "group",
-    "mode",
-    "user",
-    "data_folder",
-    "modules",
-)
-
-
-def see(module: AnsibleModule, look: _receipt.Look, salt: str) -> tuple[_receipt.Seen | None, list[str]]:
-    """Look once; return what was seen, if anything could be, and what is not as it should be in any case."""
-    if _client.REDIS_IMPORT_ERROR:
-        return None, ["redis-py is not there (package python3-redis)"]
-    try:
-        seen = _receipt.observe(module.run_command, module.params, look, salt)
-    except (_client.ServerError, OSError) as error:
-        return None, [str(error)]
-    return seen, _receipt.of_modules(seen.verdicts)
-
-
-def compared(module: AnsibleModule, path: str) -> dict[str, Any]:
-    """Compare the host with its receipt."""
-    receipt = _receipt.load(path)
-    if receipt is None:
-        return {"as_wanted": False, "differences": ["no rollout has left a receipt here"], "reached": ""}
-    reached = {"reached": _receipt.iso(receipt.reached)}
-    different = _receipt.differences(receipt, module.params["_declared"], receipt.seen)
-    different += _receipt.unfinished(receipt.look.unit)
-    if different:
-        # What is there is looked at more closely anyhow.
-        return {"as_wanted": False, "differences": different, **reached}
-    seen, different = see(module, receipt.look, receipt.salt)
-    if seen:
-        different += _receipt.differences(receipt, receipt.declared, seen.state)
-    if different or not seen:
-        return {"as_wanted": False, "differences": different, **reached}
-    return {
-        "as_wanted": True,
-        "differences": [],
-        "confirmation": _receipt.confirmation(receipt.look, seen),
-        "firewall": _receipt.firewall(receipt.look, seen),
-        "topology": seen.topology,
-        **reached,
-    }
-
-
-def noted(module: AnsibleModule) -> dict[str, Any]:
-    """Note a receipt of what is there. Raises OSError."""
-    params = module.params
-    # What a look takes that finds all as it was needs none of these.
-    from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _unit
-
-    packages = ["systemd", *(name for name in dict.fromkeys(params["packages"]) if name != "systemd")]
-    guarded = bool(params["firewall"])
-    files = [params["conf_path"], params["binary"], _unit.KEEPER, *filter(None, params["files"])]
-    files += [_firewall.RULES_PATH] if guarded else []
-    look = _receipt.Look(
-        **{key: params[key] for key in OF_THE_LOOK},
-        packages=packages,
-        files=files,
-        units=[_firewall.UNIT, "nftables.service"] if guarded else [],
-        exposure=_unit.exposure(module.run_command, params["unit"]),
-        firewall=params["firewall"],
-    )
-    salt, now = secrets.token_hex(16), int(time.time())
-    seen, different = see(module, look, salt)
-    folder = _places.snapshot(params["unit"])
-    if not os.path.isdir(folder):
-        different.append("no snapshot is open in which it could wait")
-    if different or not seen:
-        return {"noted": False, "differences": different, "reached": ""}
-    if not module.check_mode:
-        receipt = _receipt.Receipt(params["_declared"], now, look, salt, seen.state)
-        _receipt.note(_places.noted(folder), receipt)
-    return {"noted": True, "differences": [], "reached": _receipt.iso(now)}
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _step_receipt
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["compared", "noted"], "default": "compared"},
-            "unit": {"type": "str", "default": "redis-server.service"},
-            "conf_path": {"type": "path", "default": "/etc/redis/redis.conf"},
-            "binary": {"type": "path", "default": "/usr/bin/redis-server"},
-            "folder": {"type": "path", "default": "/var/lib/redis/modules"},
-            "owner": {"type": "str", "default": "redis"},
-            "group": {"type": "str", "default": "redis"},
-            "mode": {"type": "str", "default": "0555"},
-            "user": {"type": "str", "default": "redis"},
-            "data_folder": {"type": "path", "default": "/var/lib/redis"},
-            "modules": {"type": "list", "elements": "dict", "default": []},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "files": {"type": "list", "elements": "str", "default": []},
-            "firewall": {"type": "dict", "default": {}},
-            **_client.LOGIN_ARGUMENTS,
-            # Given by the action: the digest of all that is declared.
-            "_declared": {"type": "str", "required": True, "no_log": True},
-        },
-        supports_check_mode=True,
-    )
-    if module.params["state"] == "compared":
-        module.exit_json(changed=False, **compared(module, _places.receipt(module.params["unit"])))
-    try:
-        module.exit_json(changed=False, **noted(module))
-    except OSError as error:
-        module.fail_json(msg=f"no receipt could be noted: {error}")
+    _step_receipt.run(AnsibleModule(**_step_receipt.SPEC))
 
 
 if __name__ == "__main__":

@@ -125,67 +125,14 @@ taken_over:
   type: bool
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _lock
-
-
-def told(found: _lock.Holder | None) -> dict[str, Any]:
-    """Return the holder for the result."""
-    return found.as_dict() if found else {}
-
-
-def hold(module: AnsibleModule) -> dict[str, Any]:
-    """Hold the lock. Raises LockError."""
-    params = module.params
-    taken = _lock.hold(params["path"], params["owner"], params["gone"], params["take_over"], module.check_mode)
-    if taken.found and taken.taken_over and taken.found.run not in params["gone"]:
-        whose = taken.found.who or "nobody knows whom"
-        module.warn(f"the lock of {whose}, held since {_lock.iso(taken.found.since)}, was taken over, as you asked")
-    return {"holder": told(taken.found), "taken_over": taken.taken_over}
-
-
-def release(module: AnsibleModule) -> dict[str, Any]:
-    """Give the lock back. Raises LockError."""
-    path = module.params["path"]
-    found = _lock.read(path) if module.check_mode else _lock.release(path, module.params["owner"]["run"])
-    return {"holder": told(found), "taken_over": False}
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _step_rollout_lock
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["read", "held", "released"], "required": True},
-            "owner": {
-                "type": "dict",
-                "options": {
-                    "run": {"type": "str", "required": True},
-                    "who": {"type": "str", "required": True},
-                    "controller": {"type": "str", "required": True},
-                    "pid": {"type": "int", "required": True},
-                    "started": {"type": "str", "default": ""},
-                },
-            },
-            "gone": {"type": "list", "elements": "str", "default": []},
-            "take_over": {"type": "bool", "default": False},
-            "path": {"type": "path", "default": _lock.PATH},
-        },
-        required_if=[("state", "held", ["owner"]), ("state", "released", ["owner"])],
-        supports_check_mode=True,
-    )
-    try:
-        if module.params["state"] == "held":
-            result = hold(module)
-        elif module.params["state"] == "released":
-            result = release(module)
-        else:
-            result = {"holder": told(_lock.read(module.params["path"])), "taken_over": False}
-    except _lock.LockError as error:
-        module.fail_json(msg=str(error), holder=told(error.found))
-    module.exit_json(changed=False, **result)
+    _step_rollout_lock.run(AnsibleModule(**_step_rollout_lock.SPEC))
 
 
 if __name__ == "__main__":

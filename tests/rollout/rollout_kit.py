@@ -162,6 +162,25 @@ class Host:
         self.sh(f"{timer}={seconds} nft delete table inet cut && {timer}=0.3 nft {shlex.quote(rules)}")
         until(self.is_cut_off, f"{self.name} is cut off")
 
+    def stopping(self, step: str, after: float) -> subprocess.Popen[str]:
+        """Return what stops Ansible's process on this host, where it is, I(after) seconds into a step, and ends then.
+
+        I(step) is a module and words of its arguments: each is logged as it begins.
+        """
+        module, _space, words = step.partition(" ")
+        script = (
+            f"exec 3< <(journalctl --follow --lines=0 --output=cat -t ansible-{module}); follows=$!; echo ready; "
+            f"while read -r line <&3; do [[ $line == *{shlex.quote(words)}* ]] && break; done; "
+            f"sleep {after}; kill -STOP $(pgrep -x python3); kill $follows"
+        )
+        command = shlex.join(["timeout", "300", "bash", "-c", script])
+        watch = subprocess.Popen(
+            [*self.ssh, f"root@{self.address}", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        assert watch.stdout is not None
+        assert watch.stdout.readline() == "ready\n"
+        return watch
+
     def is_cut_off(self) -> bool:
         """Whether it refuses SSH."""
         try:
@@ -343,35 +362,35 @@ class Ansible:
         self,
         host: Host,
         modules: list[Entry],
-        task: str,
+        step: str,
         after: float,
         meanwhile: Callable[[], object] | None = None,
         **variables: Any,
     ) -> str:
-        """Start a rollout and kill all of it once the banner of I(task) has been seen for I(after) seconds.
+        """Start a rollout and kill all of it, on the host as well, I(after) seconds into a step there.
 
-        I(meanwhile) is called at that moment, just before.
+        I(step) is a module and words of its arguments, as it logs them. With I(meanwhile), that is called in the place
+        of the kill on the host.
         """
+        watch = host.stopping(step, after)
         process = self.start(self.playbook, self.inventory([host], {**variables, "redis_modules": modules}))
         watchdog = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
         watchdog.start()
-        lines = []
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line)
-                if line.startswith("TASK") and task in line:
-                    break
-            else:
-                raise AssertionError(f"it ended before {task}:\n{''.join(lines)}")
-            time.sleep(after)
+            until(lambda: watch.poll() is not None or process.poll() is not None, f"{step} or the end", LONGEST)
+            assert watch.poll() == 0, f"it ended before {step}:\n{process.communicate()[0]}"
             if meanwhile:
                 meanwhile()
         finally:
             watchdog.cancel()
-            os.killpg(process.pid, signal.SIGKILL)
+            watch.kill()
+            watch.communicate()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
             rest = process.communicate()[0] or ""
-        return "".join(lines) + rest
+        if not meanwhile:
+            host.sh("kill -KILL $(pgrep -x python3)", check=False)
+        return rest
 
 
 @dataclass

@@ -16,21 +16,34 @@ pytestmark = pytest.mark.usefixtures("roles_alone")
 def test_a_run_killed_at_any_step_is_finished_by_the_next(
     lab: Lab, built: dict[str, Built], probes: Callable[..., Built], r12: Host
 ) -> None:
-    """The controller is gone by SIGKILL; what it had started on the host may go on for a moment, or not."""
+    """The controller is gone by SIGKILL, and so is what it had started on the host."""
     upgrade = Upgrade(probes, built["handed"], 0)
     lab.ansible([r12], upgrade.modules, **upgrade.variables).good()
     r12.sh("rm -f /root/acknowledged; redis-cli SET saved value; redis-cli SAVE")
-    # What a task has begun on the host ends by itself, so one moment of each will do.
-    for number, task in enumerate(dict.fromkeys(task for task, _after in MOMENTS), start=1):
-        when = f"a kill during {task}"
+    for number, (step, after) in enumerate(MOMENTS, start=1):
+        when = f"a kill {after} s into {step}"
         upgrade = Upgrade(probes, built["handed"], number)
         with writing(r12):
-            lab.ansible.killed(r12, upgrade.modules, task, 0.3, **upgrade.variables)
+            lab.ansible.killed(r12, upgrade.modules, step, after, **upgrade.variables)
             runs(r12, when)
             lab.ansible([r12], upgrade.modules, **upgrade.variables).good()
         upgrade.check(r12, when)
         nothing_lost(r12, when)
     lab.ansible([r12], upgrade.modules, **upgrade.variables).unchanged()
+
+
+def test_what_a_dead_run_had_begun_may_go_on_to_its_end(
+    lab: Lab, built: dict[str, Built], probes: Callable[..., Built], r12: Host
+) -> None:
+    """The controller alone is killed: the host's process ends its steps, and nobody hears of it."""
+    for number, step in enumerate(("redis_trial", "redis_service"), start=1):
+        upgrade = Upgrade(probes, built["handed"], number)
+        going_on = lambda: r12.sh("kill -CONT $(pgrep -x python3)")  # noqa: E731
+        lab.ansible.killed(r12, upgrade.modules, step, 0.2, going_on, **upgrade.variables)
+        until(lambda: not r12.sh("pgrep -x python3", check=False), "what was begun on the host is over")
+        runs(r12, f"its controller died in {step}")
+        lab.ansible([r12], upgrade.modules, **upgrade.variables).good()
+        upgrade.check(r12, f"its controller died in {step}")
 
 
 def test_a_server_that_gave_up_is_started_again(lab: Lab, r12: Host) -> None:

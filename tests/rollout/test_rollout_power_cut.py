@@ -53,11 +53,11 @@ def test_a_power_cut_at_any_step_loses_nothing(
     lab.ansible([r13], upgrade.modules, **upgrade.variables).good()
     r13.sh("rm -f /root/acknowledged; redis-cli SET saved value; redis-cli SAVE")
     power = Power(lab, r13)
-    for number, (task, after) in enumerate(MOMENTS, start=1):
-        when = f"a power cut {after} s into {task}"
+    for number, (step, after) in enumerate(MOMENTS, start=1):
+        when = f"a power cut {after} s into {step}"
         upgrade = Upgrade(probes, built["handed"], number)
         with writing(r13):
-            lab.ansible.killed(r13, upgrade.modules, task, after, power.cut, **upgrade.variables)
+            lab.ansible.killed(r13, upgrade.modules, step, after, power.cut, **upgrade.variables)
             power.back()
         runs(r13, when)
         nothing_lost(r13, when)

@@ -54,7 +54,7 @@ def test_a_run_that_died_is_gone_back_to_before_it(lab: Lab, r12: Host) -> None:
     lab.ansible([r12], [probe()]).good()
     r12.cli("SET", "key", "value")
     was = state(r12)
-    lab.ansible.killed(r12, [variant("probe", "PROBE_TEXT=half")], "Write redis.conf and the drop-in", 0.0)
+    lab.ansible.killed(r12, [variant("probe", "PROBE_TEXT=half")], "redis_service", 0.0)
     lab.ansible([r12], [variant("probe", "PROBE_LIVE_ONLY")]).failure(r12)
     assert state(r12) == was
     assert r12.cli("probe.text") == "first"
@@ -105,7 +105,7 @@ def test_a_server_that_a_dead_run_left_stopped_comes_back_before_anything_else(l
     lab.ansible([r12], [probe()]).good()
     r12.cli("SET", "key", "value")
     was = state(r12)
-    lab.ansible.killed(r12, [variant("probe", "PROBE_TEXT=half")], "Bring the running server to its", 0.0)
+    lab.ansible.killed(r12, [variant("probe", "PROBE_TEXT=half")], "redis_service", 0.0)
     until(lambda: not r12.sh("pgrep -x python3", check=False), "the run that was killed is over on the host")
     r12.sh(f"systemctl stop {UNIT}")
     refused = lab.ansible([r12], [variant("probe", "PROBE_ERROR")])

@@ -11,23 +11,23 @@ from conftest import Built
 from rollout_kit import CONF, DROPIN, FOLDER, SNAPSHOT, UNIT, Entry, Host, until
 
 MOMENTS = (
-    # The banner of a task comes before it begins: after no time at all, it is the one before that is over.
-    ("Try the configuration in a throwaway server", 0.0),
-    ("Try the configuration in a throwaway server", 0.5),
-    ("Remember what is there", 0.0),
-    ("Place each module by rename", 0.0),
-    ("Place each module by rename", 0.25),
-    ("Write redis.conf and the drop-in", 0.0),
-    ("Write redis.conf and the drop-in", 0.25),
-    ("Bring the running server to its configuration", 0.0),
-    ("Bring the running server to its configuration", 0.4),
-    ("Bring the running server to its configuration", 0.8),
-    ("Take away the files of absent modules", 0.0),
-    ("Confirm by MODULE LIST", 0.0),
-    ("Forget what was there", 0.0),
-    ("Forget what was there", 0.25),
+    ("redis_trial", 0.0),
+    ("redis_trial", 0.5),
+    ("redis_snapshot state=taken", 0.0),
+    ("redis_modules_place 'present'", 0.0),
+    ("redis_modules_place 'present'", 0.02),
+    ("redis_server_config", 0.0),
+    ("redis_server_config", 0.3),
+    ("redis_service", 0.0),
+    ("redis_service", 0.4),
+    ("redis_service", 0.8),
+    ("redis_modules_place 'absent'", 0.0),
+    ("redis_modules_confirm", 0.0),
+    ("redis_health before=[{", 0.0),
+    ("redis_snapshot state=closed", 0.0),
+    ("redis_snapshot state=closed", 0.02),
 )
-"""Every task that changes something on a host, by its banner, and the seconds after it."""
+"""Every step that changes something on a host, as it logs its beginning, and the seconds after it."""
 
 TRIALS = "/var/lib/edgeops-redis-modules/redis-trial-*"
 DATA = {"redis_server_appendonly": True, "redis_server_appendfsync": "always"}

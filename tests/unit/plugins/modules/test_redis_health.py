@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _step_health
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_health
 
 Run = Callable[..., Any]
@@ -19,8 +19,8 @@ Run = Callable[..., Any]
 def health(run_module: Run, server: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run it on a primary that is well; time passes only where somebody waits."""
     now = [0.0]
-    monkeypatch.setattr(redis_health.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(redis_health.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(_step_health.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(_step_health.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     server.info.update(role="master", run_id="a", uptime_in_seconds="10")
     server.answers["INFO all"] = lambda *_words: "\n".join(f"{key}:{value}" for key, value in server.info.items())
 
@@ -86,7 +86,7 @@ def test_the_cluster_is_asked(health: Run, server: Any) -> None:
 
 
 def test_without_redis_py(health: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_health._client, "REDIS_IMPORT_ERROR", "no redis")
+    monkeypatch.setattr(_step_health._client, "REDIS_IMPORT_ERROR", "no redis")
     assert health(may_be_down=True)["counters"] == []
     assert health()["failed"]
 

@@ -38,6 +38,7 @@ def test_a_running_server(info: Any, server: Any, check: bool) -> None:
     assert result["server"] == {
         "installed_version": "7.0.15",
         "service": "active",
+        "stopped": False,
         "running": True,
         "error": "",
         "files": [],
@@ -152,3 +153,18 @@ def test_the_releases_of_each_module_the_last_one_rolled_out_first(info: Any, tm
     )
     (only,) = info(folder=str(tmp_path / "m"))["releases"].values()
     assert [release["current"] for release in only] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("state", "stopped"),
+    [
+        ("LoadState=loaded\nActiveState=failed", True),
+        ("LoadState=loaded\nActiveState=inactive", True),
+        ("LoadState=loaded\nActiveState=activating", False),
+        ("LoadState=not-found\nActiveState=inactive", False),
+    ],
+)
+def test_a_server_that_is_stopped(info: Any, server: Any, commands: Any, state: str, stopped: bool) -> None:
+    server.down = "127.0.0.1:6379: Connection refused"
+    commands.answer("systemctl", "show", out=state + "\n")
+    assert info(False)["server"]["stopped"] is stopped

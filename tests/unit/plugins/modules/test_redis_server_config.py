@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _release,
     _selinux,
+    _step_server_config,
     _trial,
     _unit,
 )
@@ -163,7 +164,7 @@ def test_nothing_is_written_where_systemd_refuses_the_drop_in(
     host: Host, commands: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands.answer("systemctl", "show", out="LoadState=loaded\nFragmentPath=/lib/x.service\n")
-    monkeypatch.setattr(redis_server_config._unit, "faults", lambda *_: ["drop-in:2: Unknown key"])
+    monkeypatch.setattr(_step_server_config._unit, "faults", lambda *_: ["drop-in:2: Unknown key"])
     for check in (True, False):
         failed = host(check=check)
         assert failed["failed"]

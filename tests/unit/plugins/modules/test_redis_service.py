@@ -17,6 +17,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _release,
     _service,
     _snapshot,
+    _step_service,
     _trial,
 )
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
@@ -146,7 +147,7 @@ def test_persistence_is_switched_on_before_a_restart(host: Host) -> None:
 
 def test_no_value_and_no_new_name_of_config_is_in_a_refusal() -> None:
     change = SettingChange("requirepass", "", "topsecret")
-    assert redis_service.refusal("hidden SET at 127.0.0.1:6379: ERR bad 'topsecret'", change) == "ERR bad '...'"
+    assert _step_service.refusal("hidden SET at 127.0.0.1:6379: ERR bad 'topsecret'", change) == "ERR bad '...'"
 
 
 @pytest.mark.parametrize(

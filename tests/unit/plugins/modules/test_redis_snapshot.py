@@ -10,7 +10,13 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _release
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _host,
+    _release,
+    _step_snapshot,
+)
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_snapshot
 
@@ -182,7 +188,7 @@ def test_the_former_password_and_port_are_found_in_the_former_redis_conf(unit: U
 def test_where_no_login_works_systemd_and_the_mapped_files_tell(
     unit: Unit, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_snapshot, "READY_SECONDS", 0)
+    monkeypatch.setattr(_step_snapshot, "READY_SECONDS", 0)
     call("taken")
     unit.restart()
     unit.server.down = "127.0.0.1:6379: Connection refused"
@@ -192,7 +198,7 @@ def test_where_no_login_works_systemd_and_the_mapped_files_tell(
 
 
 def test_and_they_tell_of_a_wrong_file_too(unit: Unit, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_snapshot, "READY_SECONDS", 0)
+    monkeypatch.setattr(_step_snapshot, "READY_SECONDS", 0)
     call("taken")
     unit.restart()
     unit.server.down = "127.0.0.1:6379: Connection refused"

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _step_topology_info
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_topology_info
 
 
@@ -81,7 +81,7 @@ def test_nobody_answers(told: Any, server: Any, conf: Path, monkeypatch: pytest.
     # Whose copy it is, its redis.conf tells.
     conf.write_text("replicaof 192.0.2.9 7000\nport 7001\n")
     assert told() == {**found, "port": 7001, "primary": "192.0.2.9 7000"}
-    monkeypatch.setattr(redis_topology_info._client, "REDIS_IMPORT_ERROR", "no redis")
+    monkeypatch.setattr(_step_topology_info._client, "REDIS_IMPORT_ERROR", "no redis")
     assert told()["running"] is False
 
 

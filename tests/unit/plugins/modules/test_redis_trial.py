@@ -24,6 +24,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _rehearsal,
     _sandbox,
     _smoke,
+    _step_trial,
     _trial,
 )
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
@@ -269,7 +270,7 @@ def test_what_the_linker_does_not_find_is_told_and_nothing_is_run(trial: Host) -
 def test_a_drop_in_that_systemd_does_not_take(trial: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     (trial.root / "unit").write_text("[Service]\n")
     trial.commands.answer("systemctl", "show", out=f"FragmentPath={trial.root}/unit\nDropInPaths=\n")
-    monkeypatch.setattr(redis_trial._unit, "faults", lambda run, unit, fragment, dropin: [f"{dropin} is wrong"])
+    monkeypatch.setattr(_step_trial._unit, "faults", lambda run, unit, fragment, dropin: [f"{dropin[:3]} is wrong"])
     assert trial(dropin="X=1")["msg"] == (
         "systemd does not accept the drop-in; correct redis_server_dropin_lines: X=1 is wrong"
     )
@@ -395,7 +396,7 @@ class TestInspection:
         class Inspection:
             executable_stack, text_relocations = stack, text
 
-        found = redis_trial.inspection_faults({"accept": accept}, Inspection(), [])  # type: ignore[arg-type]
+        found = _step_trial.inspection_faults({"accept": accept}, Inspection(), [])  # type: ignore[arg-type]
         assert len(found) == len(faults)
         assert all(words in fault and "or accept: [" in fault for words, fault in zip(faults, found))
 
@@ -417,14 +418,14 @@ class TestStaged:
 
     def test_with_its_owner(self, trial: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         laid: list[Any] = []
-        replace = redis_trial._release.replace
-        monkeypatch.setattr(redis_trial._release, "owner_ids", lambda owner, group: (owner, group))
+        replace = _step_trial._release.replace
+        monkeypatch.setattr(_step_trial._release, "owner_ids", lambda owner, group: (owner, group))
 
         def spied(source: str, target: str, uid: Any, gid: Any, mode: int) -> None:
             laid.append((source, target, uid, gid, mode))
             replace(source, target, os.getuid(), os.getgid(), mode)
 
-        monkeypatch.setattr(redis_trial._release, "replace", spied)
+        monkeypatch.setattr(_step_trial._release, "replace", spied)
         trial(owner="somebody", group="some")
         assert laid == [(trial.artifact, f"{trial.path.parent}/{own_folder()}/a.so", "somebody", "some", 0o555)]
 
@@ -480,7 +481,7 @@ class TestStaged:
     def test_but_not_with_another_owner_or_mode(
         self, trial: Host, differs: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_trial._release, "owner_ids", lambda owner, group: (os.getuid(), os.getgid()))
+        monkeypatch.setattr(_step_trial._release, "owner_ids", lambda owner, group: (os.getuid(), os.getgid()))
         trial.path.parent.mkdir(parents=True)
         trial.path.write_bytes(Path(trial.artifact).read_bytes())
         trial.path.chmod(0o555)
