@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the controller remembers of a host from one task to another, and tells nobody.
 
-The digest of all that is declared is made over secrets as well. A result would be printed, and kept by callbacks; the folder
-of this run's own files ends with the run.
+The digest of all that is declared is made over secrets as well. A result would be printed, and kept by callbacks; the
+folder of this run's own files ends with the run.
 """
 
 from __future__ import annotations
