@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _acl,
     _build,
+    _builders,
     _declaration,
     _firewall,
     _gates,
@@ -40,6 +41,7 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except (
             _acl.AclError,
+            _build.BuildError,
             _declaration.DeclarationError,
             _firewall.FirewallError,
             _gates.GateError,
@@ -75,9 +77,21 @@ def going_back(modules: list[dict[str, Any]], releases: Mapping[str, str], folde
     return [{**module, "version": None} if module["name"] in releases else module for module in modules]
 
 
-def artifacts_by_name(results: list[dict[str, Any]], loop_var: str) -> dict[str, dict[str, str]]:
-    """Return name to path and digest, from the results of a loop over redis_module_artifact."""
-    return {r[loop_var]["name"]: {"path": r.get("path", ""), "sha256": r.get("sha256", "")} for r in results}
+def build_plan(
+    looks: Mapping[str, Any],
+    on: str = _builders.TARGET,
+    builders: list[dict[str, Any]] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return each host's share of building, from what was seen of the hosts and of the builders.
+
+    With the plan of I(before), only what hosts that were lost under way have left to do.
+    """
+    came = {host: look for host, look in looks.items() if look and "wanted" in look}
+    seen = {result["item"]: result for result in builders or [] if "platform" in result}
+    silent = {r["item"]: str(r.get("msg", "")) for r in builders or [] if r["item"] not in seen}
+    wishes = _builders.Wishes(on, seen, silent)
+    return _builders.anew(before, came, wishes) if before else _builders.plan(came, wishes)
 
 
 def without_header(modules: list[dict[str, Any]], folders: list[str]) -> list[str]:
@@ -166,7 +180,9 @@ class FilterModule:
             "declared_modules": speaking(_declaration.declared),
             "with_artifacts": with_artifacts,
             "only_keys": only,
-            "artifacts_by_name": artifacts_by_name,
+            "build_plan": build_plan,
+            "builders_named": speaking(_builders.named),
+            "may_build": _builders.likely,
             "going_back": speaking(going_back),
             "release_artifacts": speaking(_release.artifacts),
             "without_header": without_header,
