@@ -258,12 +258,12 @@ class ActionModule(ActionBase):
         share, seen, made = own["share"] or {}, own["seen"] or {}, own["made"] or {}
         host = task_vars.get("inventory_hostname", "")
         artifacts = dict(share["artifacts"])
+        found, faults = _builders.settled(host, share, seen, made, forecast=self._task.check_mode)
+        if faults:
+            raise AnsibleActionFail("\n".join(faults))
         if self._task.check_mode:
             artifacts.update({name: {"path": "", "sha256": ""} for name in share["lacks"]})
             return {"changed": bool(share["lacks"]), "artifacts": artifacts}
-        found, faults = _builders.settled(host, share, seen, made)
-        if faults:
-            raise AnsibleActionFail("\n".join(faults))
         changed = bool(made.get("changed")) and share["builder"] == host
         here = {item["name"]: item["manifest"] for item in made.get("made") or [] if share["builder"] == host}
         pieces, files = [], {}

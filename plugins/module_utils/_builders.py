@@ -295,10 +295,13 @@ def _nobody(look: Look, wishes: Wishes) -> str:
     )
 
 
-def settled(host: str, share: Mapping[str, Any], look: Look, made: Built) -> tuple[dict[str, str], list[str]]:
+def settled(
+    host: str, share: Mapping[str, Any], look: Look, made: Built, forecast: bool = False
+) -> tuple[dict[str, str], list[str]]:
     """Return the inputs of each module that a host lacks, once its builder has done what it could, and what failed.
 
-    I(made) is the result of the builder's work, in the leader's name; empty where it was lost under way.
+    I(made) is the result of the builder's work, in the leader's name; empty where it was lost under way. In a
+    I(forecast) nothing was built, and only what is known to stand against it counts.
     """
     found: dict[str, str] = {}
     faults: list[str] = []
@@ -314,7 +317,7 @@ def settled(host: str, share: Mapping[str, Any], look: Look, made: Built) -> tup
         item = by_request.get(request(want, look), {})
         if item.get("inputs"):
             found[name] = item["inputs"]
-        else:
+        elif not forecast or share["fault"] or made.get("msg"):
             faults.append(f"module {name}: " + _why_not(host, share, made, item))
     return found, faults
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where artifacts are kept: artifacts/NAME/INPUTS/ holds NAME.so and manifest.json.
 
-Hosts, builders and the controller have one each. INPUTS is a digest over everything that the file depends on, so "is it there?" is one look. The manifest comes last and
-has the file's digest, so a file that was cut off or changed is none.
+Hosts, builders and the controller have one each. INPUTS is a digest over everything that the file depends on, so "is it
+there?" is one look. The manifest comes last and has the file's digest, so a file that was cut off or changed is none.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ description:
   - From the entries of C(redis_modules), leaves each module's .so and a C(manifest.json) in a cache on the host and
     returns where. Nothing outside the cache is touched. All modules of a host are one call.
   - The role P(edgeops.redis_modules.redis_build#role) puts its three steps together - V(look) tells what a
-    host has, V(build) makes on one machine what others lack and brings it to the controller's cache, V(lay) takes it to a
-    host.
+    host has, V(build) makes on one machine what others lack and brings it to the controller's cache, V(lay) takes it
+    to a host.
   - It is built again only when an input changes, judged by digest - any source or header, a flag, the compiler, the C
     library, the server's header - and never by time stamps. The same inputs give the same bytes.
   - Sources and artifacts with a relative path are looked for beside the inventory, in the playbook's folder and in the
