@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Any, Collection, Iterable, Iterator, Mapping
+from typing import Any, Callable, Collection, Iterable, Iterator, Mapping
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _release
 
@@ -132,15 +132,23 @@ def names_in_archive(cache: str, artifacts: Iterable[tuple[str, str]]) -> dict[s
     return files
 
 
-def take_in(cache: str, folder: str, name: str, inputs: str, keep: int) -> dict[str, Any]:
+def take_in(
+    cache: str,
+    folder: str,
+    name: str,
+    inputs: str,
+    keep: int,
+    judge: Callable[[str, Mapping[str, Any]], None] = lambda path, manifest: None,
+) -> dict[str, Any]:
     """Store what an archive brought into I(folder) under names_in_archive(); return the manifest, empty if damaged.
 
-    Raises OSError.
+    Raises OSError, and what I(judge) raises, before anything is stored.
     """
     brought = os.path.join(folder, name, inputs)
     manifest = _whole(brought, name)
     if (manifest.get("name"), manifest.get("inputs")) != (name, inputs):
         return {}
+    judge(os.path.join(brought, name + ".so"), manifest)
     store(cache, os.path.join(brought, name + ".so"), manifest)
     prune(cache, name, keep, [inputs])
     return manifest

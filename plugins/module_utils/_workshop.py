@@ -241,6 +241,18 @@ class Workshop:
         _cache.store(self.cache, path, manifest)
         return manifest
 
+    def judge(self, path: str, manifest: Mapping[str, Any]) -> None:
+        """Raise BuildError where this machine can't load what another has built: its C library may be newer."""
+        platform = manifest["platform"]
+        try:
+            refuse_misfits(
+                _elf.inspect(path), f"what was built on {platform['architecture']}, {platform['libc']}", self.platform()
+            )
+        except _build.BuildError as error:
+            raise _build.BuildError(
+                f"{error}. Have it built on a machine like this one, or an older one: see redis_build_on"
+            ) from error
+
     def lay(
         self, piece: Mapping[str, Any], brought: str, download: Callable[[str], str], keep: int
     ) -> tuple[dict[str, Any], bool]:
@@ -254,10 +266,7 @@ class Workshop:
             if manifest:
                 return manifest, False
             if not piece["artifact"]:
-                file = os.path.join(brought, name, inputs, name + ".so")
-                # What was built on another machine is judged here, too: its C library may be newer.
-                refuse_misfits(_elf.inspect(file), "what was built", self.platform())
-                manifest = _cache.take_in(self.cache, brought, name, inputs, keep)
+                manifest = _cache.take_in(self.cache, brought, name, inputs, keep, self.judge)
                 if not manifest:
                     raise _build.BuildError("what was sent is not what was built; run again")
                 return manifest, True
