@@ -222,20 +222,19 @@ def _lead(group: list[str], looks: Mapping[str, Look], shares: dict[str, dict[st
         return
     leader = builder if wishes.on == TARGET else wanting[0]
     side = side_of(builder, looks[leader], looks, wishes)
-    jobs: dict[str, dict[str, Any]] = {}
+    jobs: dict[tuple[str, str], dict[str, Any]] = {}
     for host in group:
         shares[host]["leader"] = leader
         for want in looks[host]["wanted"]:
             if is_built(want):
                 asked = request(want, looks[host])
+                key = (want["name"], asked)
                 job = {**want["entry"], "name": want["name"], "src": want["src"], "header": shares[host]["header"]}
                 known = shares[host]["lacks"].get(want["name"])
                 needed = known is not None and not _at_hand(want, looks[host], known)
-                jobs.setdefault(
-                    asked, {**job, "source_digest": want["source_digest"], "request": asked, "needed": False}
-                )
-                jobs[asked]["needed"] = jobs[asked]["needed"] or needed
-                jobs[asked]["inputs"] = known or jobs[asked].get("inputs") or ""
+                jobs.setdefault(key, {**job, "source_digest": want["source_digest"], "request": asked, "needed": False})
+                jobs[key]["needed"] = jobs[key]["needed"] or needed
+                jobs[key]["inputs"] = known or jobs[key].get("inputs") or ""
     there = {held["inputs"] for found in (side["artifacts"] if side else {}).values() for held in found}
     compiles = any(job["needed"] and job["inputs"] not in there for job in jobs.values())
     if compiles and not all(inputs(want, looks[host], side) for host in group for want in looks[host]["wanted"]):
@@ -305,7 +304,7 @@ def settled(
     """
     found: dict[str, str] = {}
     faults: list[str] = []
-    by_request = {item["request"]: item for item in made.get("made") or []}
+    by_request = {(item["name"], item["request"]): item for item in made.get("made") or []}
     for want in look["wanted"]:
         name = want["name"]
         if name not in share["lacks"]:
@@ -314,7 +313,7 @@ def settled(
         if known and (not is_built(want) or _at_hand(want, look, known)):
             found[name] = known
             continue
-        item = by_request.get(request(want, look), {})
+        item = by_request.get((name, request(want, look)), {})
         if item.get("inputs"):
             found[name] = item["inputs"]
         elif not forecast or share["fault"] or made.get("msg"):
