@@ -191,65 +191,65 @@ made:
     fault:
       description: Why it could not be made.
       type: str
-      manifest:
-        description: What the artifact was made of and what it needs.
-        returned: success
-        type: dict
-        contains:
-          name:
-            description: The module.
-            type: str
-          sha256:
-            description: Digest of the artifact.
-            type: str
-          size:
-            description: Its size in bytes.
-            type: int
-          inputs:
-            description: Digest over all that it was made of.
-            type: str
-          origin:
-            description: V(src), V(make) or V(artifact).
-            type: str
-          source_digest:
-            description: Digest over the sources; that of the artifact itself where it was built elsewhere.
-            type: str
-          header_sha256:
-            description: Digest of the redismodule.h it was built with; empty where that is not known.
-            type: str
-          compiler:
-            description: The first line of C(gcc --version); empty where it was built elsewhere.
-            type: str
-          commands:
-            description: The commands that built it.
-            type: list
-            elements: list
-          platform:
-            description: Architecture and C library of the host that built it.
-            type: dict
-          architecture:
-            description: What the ELF file is for.
-            type: str
-          needed:
-            description: The shared libraries it asks for.
-            type: list
-            elements: str
-          glibc:
-            description: The oldest glibc it can run with.
-            type: str
-          executable_stack:
-            description: Whether it asks for a stack that is executable.
-            type: bool
-          text_relocations:
-            description: Whether its code is changed while it is loaded.
-            type: bool
-          nodelete:
-            description: Whether MODULE UNLOAD leaves its code in the process.
-            type: bool
-          allocators:
-            description: The functions by which it asks the system for memory, which maxmemory does not see.
-            type: list
-            elements: str
+    manifest:
+      description: What the artifact was made of and what it needs.
+      returned: success
+      type: dict
+      contains:
+        name:
+          description: The module.
+          type: str
+        sha256:
+          description: Digest of the artifact.
+          type: str
+        size:
+          description: Its size in bytes.
+          type: int
+        inputs:
+          description: Digest over all that it was made of.
+          type: str
+        origin:
+          description: V(src), V(make) or V(artifact).
+          type: str
+        source_digest:
+          description: Digest over the sources; that of the artifact itself where it was built elsewhere.
+          type: str
+        header_sha256:
+          description: Digest of the redismodule.h it was built with; empty where that is not known.
+          type: str
+        compiler:
+          description: The first line of C(gcc --version); empty where it was built elsewhere.
+          type: str
+        commands:
+          description: The commands that built it.
+          type: list
+          elements: list
+        platform:
+          description: Architecture and C library of the host that built it.
+          type: dict
+        architecture:
+          description: What the ELF file is for.
+          type: str
+        needed:
+          description: The shared libraries it asks for.
+          type: list
+          elements: str
+        glibc:
+          description: The oldest glibc it can run with.
+          type: str
+        executable_stack:
+          description: Whether it asks for a stack that is executable.
+          type: bool
+        text_relocations:
+          description: Whether its code is changed while it is loaded.
+          type: bool
+        nodelete:
+          description: Whether MODULE UNLOAD leaves its code in the process.
+          type: bool
+        allocators:
+          description: The functions by which it asks the system for memory, which maxmemory does not see.
+          type: list
+          elements: str
 compiler_output:
   description: What the compiler said, warnings above all.
   returned: with O(step=build)
