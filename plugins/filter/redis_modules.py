@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
         _acl,
         _build,
+        _builders,
         _declaration,
         _firewall,
         _gates,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 else:
     _acl = Part("_acl")
     _build = Part("_build")
+    _builders = Part("_builders")
     _declaration = Part("_declaration")
     _firewall = Part("_firewall")
     _gates = Part("_gates")
@@ -75,7 +77,7 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
     def filter_function(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except ValueError as error:
+        except Exception as error:
             if type(error).__module__.startswith(PACKAGE):
                 raise AnsibleFilterError(str(error)) from error
             raise
@@ -114,9 +116,21 @@ def going_back(modules: list[dict[str, Any]], releases: Mapping[str, str], folde
     return [{**module, "version": None} if module["name"] in releases else module for module in modules]
 
 
-def artifacts_by_name(results: list[dict[str, Any]], loop_var: str) -> dict[str, dict[str, str]]:
-    """Return name to path and digest, from the results of a loop over redis_module_artifact."""
-    return {r[loop_var]["name"]: {"path": r.get("path", ""), "sha256": r.get("sha256", "")} for r in results}
+def build_plan(
+    looks: Mapping[str, Any],
+    on: str = _builders.TARGET,
+    builders: list[dict[str, Any]] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return each host's share of building, from what was seen of the hosts and of the builders.
+
+    With the plan of I(before), only what hosts that were lost under way have left to do.
+    """
+    came = {host: look for host, look in looks.items() if look and "wanted" in look}
+    seen = {result["item"]: result for result in builders or [] if "platform" in result}
+    silent = {r["item"]: str(r.get("msg", "")) for r in builders or [] if r["item"] not in seen}
+    wishes = _builders.Wishes(on, seen, silent)
+    return _builders.anew(before, came, wishes) if before else _builders.plan(came, wishes)
 
 
 def without_header(modules: list[dict[str, Any]], folders: list[str]) -> list[str]:
@@ -234,7 +248,9 @@ class FilterModule:
             "declared_modules": cover(_declaration, "declared"),
             "with_artifacts": with_artifacts,
             "only_keys": only,
-            "artifacts_by_name": artifacts_by_name,
+            "build_plan": build_plan,
+            "builders_named": cover(_builders, "named"),
+            "may_build": cover(_builders, "likely"),
             "going_back": speaking(going_back),
             "release_artifacts": cover(_release, "artifacts"),
             "without_header": without_header,

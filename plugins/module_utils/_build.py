@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tarfile
 from typing import Any, Iterable, Mapping, Sequence
+
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _declaration
 
 RECIPE = 2
 """Raised whenever the way of building changes, so that every artifact is built anew."""
@@ -90,25 +93,27 @@ def tree_digest(folder: str, files: Sequence[str]) -> str:
     return total.hexdigest()
 
 
-def pack(folder: str, files: Sequence[str], target: str) -> None:
-    """Write the files into a gzip tar at I(target): one transfer instead of one for each file. Raises OSError."""
-    with tarfile.open(target, "w:gz", compresslevel=6, dereference=True) as archive:
-        for relative in files:
-            archive.add(os.path.join(folder, relative), arcname=relative, recursive=False)
+def pack(files: Mapping[str, str]) -> bytes:
+    """Return a gzip tar of files by their names in it: one transfer instead of one for each. Raises OSError."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6, dereference=True) as archive:
+        for name, path in files.items():
+            archive.add(path, arcname=name, recursive=False)
+    return buffer.getvalue()
 
 
-def unpack(archive: str, folder: str) -> None:
-    """Unpack what pack() wrote into I(folder). Raises OSError, tarfile.TarError and BuildError."""
+def unpack(archive: bytes, folder: str) -> None:
+    """Unpack what pack() returned into I(folder). Raises OSError, EOFError, tarfile.TarError and BuildError."""
     folder = os.path.normpath(folder)
-    with tarfile.open(archive, "r:gz") as stream:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as stream:
         for member in stream.getmembers():
             target = os.path.normpath(os.path.join(folder, member.name))
             if not target.startswith(folder + os.sep) or not member.isreg():
-                raise BuildError(f"the source archive holds {member.name!r}, which is no plain file below src")
+                raise BuildError(f"what was sent holds {member.name!r}, which is no plain file with a relative name")
             os.makedirs(os.path.dirname(target), exist_ok=True)
             source = stream.extractfile(member)
             if source is None:
-                raise BuildError(f"the source archive holds {member.name!r} without its content")
+                raise BuildError(f"what was sent holds {member.name!r} without its content")
             with open(target, "wb") as out:
                 out.write(source.read())
             os.chmod(target, 0o755 if member.mode & 0o100 else 0o644)
@@ -117,6 +122,35 @@ def unpack(archive: str, folder: str) -> None:
 def inputs_digest(inputs: Mapping[str, Any]) -> str:
     """Return one digest over all that a build depends on (JSON types only)."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def options_of(module: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an entry, filled in, says of how its module is built."""
+    return {key: module[key] for key in _declaration.BUILD_KEYS + _declaration.MAKE_KEYS}
+
+
+def inputs_of(
+    module: Mapping[str, Any], source_digest: str, header_sha256: str, compiler: str, platform: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all that decides on the bytes of what is built; I(platform) and I(compiler) are those of the builder."""
+    return {
+        "recipe": RECIPE,
+        "source_digest": source_digest,
+        "options": options_of(module),
+        "header_sha256": header_sha256,
+        "compiler": compiler,
+        "platform": {"architecture": platform["architecture"], "libc": platform["libc"]},
+    }
+
+
+def request_of(module: Mapping[str, Any], source_digest: str, header: str) -> str:
+    """Return a digest over what is asked of whoever builds: all but what only a machine with a compiler can tell.
+
+    I(header) names the header: a version of Redis, one that was given, or none.
+    """
+    return inputs_digest(
+        {"recipe": RECIPE, "source_digest": source_digest, "options": options_of(module), "header": header}
+    )
 
 
 def include_flags(module: Mapping[str, Any], header_dir: str) -> list[str]:

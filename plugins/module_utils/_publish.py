@@ -1,7 +1,7 @@
 # Copyright: the edgeops.redis_modules contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lay a fleet's repository out for sites that pull: who builds what, and what the manifest says of it."""
+"""Lay a fleet's repository out for sites that pull: who hands over what, and what the manifest says of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def platform_name(host: Mapping[str, str]) -> str:
 def shares(
     modules: Mapping[str, Sequence[Mapping[str, Any]]], platforms: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return which of its I(modules) each host builds: each as declared, once for a platform, by its first host."""
+    """Return which of its I(modules) each host hands over: each as declared, once for a platform, by its first host."""
     built = set()
     found: dict[str, list[dict[str, Any]]] = {}
     for host, declared in modules.items():

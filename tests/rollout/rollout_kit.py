@@ -404,7 +404,9 @@ class Lab:
     clean: set[str] = field(default_factory=set)
 
     @classmethod
-    def read(cls, name: str, inventory: Path, folder: Path, collections: Path) -> Lab:
+    def read(
+        cls, name: str, inventory: Path, folder: Path, collections: Path, suites: Mapping[str, str] = SUITES
+    ) -> Lab:
         """Take over what lab.py wrote."""
         content = yaml.safe_load(inventory.read_text(encoding="utf-8"))["all"]
         connection = content["vars"]
@@ -415,7 +417,7 @@ class Lab:
             *("-o", f"ControlPath={connection['ansible_control_path_dir']}/tests-%h"),
         )
         hosts = {
-            host: Host(host, SUITES[host], values["ansible_host"], ssh) for host, values in content["hosts"].items()
+            host: Host(host, suites[host], values["ansible_host"], ssh) for host, values in content["hosts"].items()
         }
         return cls(name, hosts, Ansible(folder, collections, connection), folder)
 

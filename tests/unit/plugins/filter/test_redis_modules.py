@@ -71,14 +71,6 @@ def test_each_module_gets_the_artifact_of_its_name() -> None:
     assert "artifact" not in modules[0]
 
 
-def test_the_results_of_a_loop_by_the_name_of_their_module() -> None:
-    results = [{"item": {"name": "a"}, "path": "/a.so", "sha256": "1"}, {"item": {"name": "b"}}]
-    assert FILTERS["artifacts_by_name"](results, "item") == {
-        "a": {"path": "/a.so", "sha256": "1"},
-        "b": {"path": "", "sha256": ""},
-    }
-
-
 def test_modules_whose_sources_have_no_header(tmp_path: Path) -> None:
     for name in ("own", "deep/inc", "none"):
         (tmp_path / name).mkdir(parents=True)
