@@ -17,7 +17,7 @@ MODULE = "edgeops.redis_modules.redis_receipt"
 
 
 class ActionModule(ActionBase):
-    """Runs the module once; not at all where it is not known yet what is declared."""
+    """Runs the module once."""
 
     TRANSFERS_FILES = False
 
@@ -27,17 +27,17 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = dict(self._task.args)
         host = str(task_vars.get("inventory_hostname"))
-        try:
-            if args.get("state", "compared") == "compared":
+        if args.get("state", "compared") == "compared":
+            try:
                 args["_declared"] = self._declared(task_vars)
                 _kept.keep_declared(host, args["_declared"])
-            else:
-                args["_declared"] = _kept.declared(host)
+            except _declared.UnknownError as error:
+                args["_unknown"] = str(error)
+        else:
+            args["_declared"] = _kept.declared(host)
             if not args["_declared"]:
-                raise _declared.UnknownError("what was declared could not be told before anything was changed")
-        except _declared.UnknownError as error:
-            told = {"changed": False, "as_wanted": False, "noted": False, "differences": [str(error)], "reached": ""}
-            return {**result, **told}
+                why = "what was declared could not be told before anything was changed"
+                return {**result, "changed": False, "noted": False, "differences": [why], "reached": ""}
         result.update(self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars))
         return result
 

@@ -126,6 +126,17 @@ def unit_state(run: Run, unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
 
+def os_family(own: str, like: str) -> str:
+    """Return the family that Ansible counts a distribution to, by ID and ID_LIKE of os-release: Debian or RedHat.
+
+    Empty where it is another.
+    """
+    names = {own.lower(), *like.lower().split()}
+    if names & {"debian", "ubuntu"}:
+        return "Debian"
+    return "RedHat" if names & {"rhel", "centos", "fedora", "rocky", "almalinux", "ol"} else ""
+
+
 def systemd_version(run: Run) -> int:
     """Return the version of systemd on this host; 0 where it is not known."""
     _code, out, _err = run(["systemctl", "--version"])

@@ -10,9 +10,11 @@ import secrets
 import time
 from typing import Any
 
+from ansible.module_utils import distro
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.sys_info import get_distribution, get_distribution_version
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _places, _receipt
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _places, _receipt
 
 OF_THE_LOOK = (
     "unit",
@@ -40,7 +42,27 @@ def see(module: AnsibleModule, look: _receipt.Look, salt: str) -> tuple[_receipt
 
 
 def compared(module: AnsibleModule, path: str) -> dict[str, Any]:
-    """Compare the host with its receipt."""
+    """Compare the host with its receipt; where it is not as wanted, tell what the roles have to know of it next."""
+    result = _compared(module, path)
+    return result if result["as_wanted"] else {**result, "ansible_facts": distribution()}
+
+
+def distribution() -> dict[str, str]:
+    """Return what the roles go by of Ansible's facts: to gather them would be one more round trip."""
+    version = get_distribution_version() or ""
+    facts = {
+        "os_family": _host.os_family(distro.id(), distro.like()),
+        "distribution": get_distribution() or "",
+        "distribution_version": version,
+        "distribution_major_version": version.split(".", maxsplit=1)[0],
+        "architecture": os.uname().machine,
+    }
+    return {f"ansible_{name}": value for name, value in facts.items() if value}
+
+
+def _compared(module: AnsibleModule, path: str) -> dict[str, Any]:
+    if module.params["_unknown"]:
+        return {"as_wanted": False, "differences": [module.params["_unknown"]], "reached": ""}
     receipt = _receipt.load(path)
     if receipt is None:
         return {"as_wanted": False, "differences": ["no rollout has left a receipt here"], "reached": ""}
@@ -113,8 +135,9 @@ SPEC: dict[str, Any] = {
         "files": {"type": "list", "elements": "str", "default": []},
         "firewall": {"type": "dict", "default": {}},
         **_client.LOGIN_ARGUMENTS,
-        # Given by the action: the digest of all that is declared.
-        "_declared": {"type": "str", "required": True, "no_log": True},
+        # Given by the action: the digest of all that is declared, or why it can't be told.
+        "_declared": {"type": "str", "no_log": True},
+        "_unknown": {"type": "str"},
     },
     "supports_check_mode": True,
 }

@@ -88,11 +88,14 @@ options:
 extends_documentation_fragment:
   - edgeops.redis_modules.redis
   - edgeops.redis_modules.redis.attributes
+  - ansible.builtin.action_common_attributes.facts
 attributes:
   check_mode:
     details: No receipt is noted.
   diff_mode:
     support: none
+  facts:
+    support: full
 notes:
   - But for O(state), O(unit) and the login, the options are for O(state=noted); what they say is kept in the
     receipt.
@@ -131,6 +134,12 @@ reached:
   returned: always
   type: str
   sample: '2026-11-28T03:12:09Z'
+ansible_facts:
+  description:
+    - C(os_family), C(distribution), its version and C(architecture), by which the roles go next; to gather these facts
+      would be one more round trip.
+  returned: where RV(as_wanted) is false
+  type: dict
 confirmation:
   description: As M(edgeops.redis_modules.redis_modules_confirm) would return it.
   returned: where RV(as_wanted)
