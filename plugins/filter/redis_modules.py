@@ -176,6 +176,8 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "declared_modules": speaking(_declaration.declared),
+            "names_by_state": _declaration.names_by_state,
+            "wanted_of_host": _declaration.wanted_of_host,
             "with_artifacts": with_artifacts,
             "only_keys": only,
             "artifacts_by_name": artifacts_by_name,
