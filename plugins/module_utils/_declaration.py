@@ -303,15 +303,15 @@ def wanted_of_host(
 ) -> dict[str, Any]:
     """Return what the steps of a change take of the declared modules, each with its artifact, and which files change.
 
-    Whether the server has to start again is to be told before where modules may change without, and before a
-    I(handover).
+    Why it is to be told before whether the server has to start again: modules may change without, or it comes to a
+    I(handover). A list, as releases of ansible-core make texts of what stands alone in a template.
     """
     dropin = f"/etc/systemd/system/{unit}.d/50-edgeops-redis-modules.conf"
     return {
         "all": list(modules),
         "present": [module for module in modules if module["state"] == "present"],
         "absent": [module for module in modules if module["state"] == "absent"],
-        "forecast": handover or any(module["strategy"] != "restart" for module in modules),
+        "forecast": (["handover"] if handover else []) + [m["name"] for m in modules if m["strategy"] != "restart"],
         "files": [conf_path, dropin, *(module["path"] for module in modules)],
         "dropin_path": dropin,
     }

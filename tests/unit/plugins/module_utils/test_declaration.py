@@ -328,7 +328,7 @@ class TestWantedOfHost:
         assert found["files"] == ["/etc/r.conf", found["dropin_path"], "/m/a.so", "/m/b.so"]
 
     def test_whether_a_start_is_to_be_told_before(self) -> None:
-        assert self.wanted()["forecast"] is False
-        assert self.wanted(strategy="hot")["forecast"] is True
-        assert self.wanted(strategy="hot_or_restart")["forecast"] is True
-        assert self.wanted(handover=True)["forecast"] is True
+        assert self.wanted()["forecast"] == []
+        assert self.wanted(strategy="hot")["forecast"] == ["a"]
+        assert self.wanted(strategy="hot_or_restart")["forecast"] == ["a"]
+        assert self.wanted(handover=True)["forecast"] == ["handover"]
