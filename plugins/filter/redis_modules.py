@@ -246,6 +246,8 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "declared_modules": cover(_declaration, "declared"),
+            "names_by_state": cover(_declaration, "names_by_state"),
+            "wanted_of_host": cover(_declaration, "wanted_of_host"),
             "with_artifacts": with_artifacts,
             "only_keys": only,
             "build_plan": build_plan,

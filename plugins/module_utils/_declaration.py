@@ -286,3 +286,32 @@ def path_faults(entry: Mapping[str, Any], folder: str) -> list[str]:
     if not path.endswith(".so"):
         return [f"path {path} must end in .so"]
     return []
+
+
+def names_by_state(entries: Any) -> dict[str, list[str]]:
+    """Return the names of the modules that are declared to be present, as C(modules), and C(absent).
+
+    It never raises: what is no entry is left out, for declared() to find.
+    """
+    named = [e for e in entries if isinstance(e, Mapping) and "name" in e] if isinstance(entries, list) else []
+    absent = [str(entry["name"]) for entry in named if entry.get("state") == "absent"]
+    return {"modules": [str(e["name"]) for e in named if str(e["name"]) not in absent], "absent": absent}
+
+
+def wanted_of_host(
+    modules: Sequence[Mapping[str, Any]], conf_path: str, unit: str, handover: bool = False
+) -> dict[str, Any]:
+    """Return what the steps of a change take of the declared modules, each with its artifact, and which files change.
+
+    Why it is to be told before whether the server has to start again: modules may change without, or it comes to a
+    I(handover). A list, as releases of ansible-core make texts of what stands alone in a template.
+    """
+    dropin = f"/etc/systemd/system/{unit}.d/50-edgeops-redis-modules.conf"
+    return {
+        "all": list(modules),
+        "present": [module for module in modules if module["state"] == "present"],
+        "absent": [module for module in modules if module["state"] == "absent"],
+        "forecast": (["handover"] if handover else []) + [m["name"] for m in modules if m["strategy"] != "restart"],
+        "files": [conf_path, dropin, *(module["path"] for module in modules)],
+        "dropin_path": dropin,
+    }

@@ -26,8 +26,8 @@ OF_THE_LOOK = (
     "mode",
     "user",
     "data_folder",
-    "modules",
 )
+OF_A_MODULE = ("name", "state", "path", "args", "version", "sha256")
 
 
 def see(module: AnsibleModule, look: _receipt.Look, salt: str) -> tuple[_receipt.Seen | None, list[str]]:
@@ -99,6 +99,7 @@ def noted(module: AnsibleModule) -> dict[str, Any]:
     files += [_firewall.RULES_PATH] if guarded else []
     look = _receipt.Look(
         **{key: params[key] for key in OF_THE_LOOK},
+        modules=[{key: entry[key] for key in OF_A_MODULE if key in entry} for entry in params["modules"]],
         packages=packages,
         files=files,
         units=[_firewall.UNIT, "nftables.service"] if guarded else [],

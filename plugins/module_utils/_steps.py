@@ -215,15 +215,26 @@ def field(results: Mapping[str, Mapping[str, Any]], where: str) -> Any:
 
 
 def arguments(
-    step: Step, takes: Iterable[str], given: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
+    step: Step, takes: Mapping[str, Any], given: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the arguments of a step: of what is given to all what it takes, its own, and what it takes from others.
 
-    What nobody has given is left out, so that the default counts.
+    I(takes) are the specifications of its arguments. What nobody has given is left out, so that the default counts.
     """
     common = {name: given[name] for name in takes if name in given}
     taken = {name: field(results, where) for name, where in step.take.items()}
-    return {name: value for name, value in {**common, **step.args, **taken}.items() if value is not None}
+    found = {**common, **step.args, **taken}
+    return {name: _known_keys(value, takes.get(name, {})) for name, value in found.items() if value is not None}
+
+
+def _known_keys(value: Any, spec: Mapping[str, Any]) -> Any:
+    """Return the value of an argument; of a list of dictionaries, with the keys alone that this module knows."""
+    if spec.get("elements") != "dict" or "options" not in spec or not isinstance(value, list):
+        return value
+    return [
+        {key: entry[key] for key in spec["options"] if key in entry} if isinstance(entry, Mapping) else entry
+        for entry in value
+    ]
 
 
 def run(

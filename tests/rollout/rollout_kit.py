@@ -46,6 +46,9 @@ SUITES = {"r11": "bullseye", "r12": "bookworm", "r13": "trixie"}
 LONGEST = 600.0
 """Seconds that one run of ansible-playbook may take."""
 
+META = ("Begin it, or leave its hosts as they are", "Be done where nothing failed")
+"""Tasks that need no fork."""
+
 Entry = dict[str, Any]
 
 
@@ -244,6 +247,36 @@ class Done:
                 answer = json.loads(line[line.index("=> ") + 3 :])
                 messages.append(str(answer.get("msg", "")))
         return "\n".join(messages)
+
+    def tasks(self, host: Host | str) -> list[str]:
+        """Return the tasks that the controller forked for a host, also where one was skipped."""
+        name = host if isinstance(host, str) else host.name
+        found: list[str] = []
+        task, meta = "", False
+        for line in self.output.splitlines():
+            banner = re.match(r"TASK \[(.*)\] \**", line)
+            if banner:
+                task = banner.group(1)
+                # What ends a batch or a host's part is evaluated by the controller itself.
+                meta = task.endswith(META)
+            included = re.match(r"included: .* for (.*)", line)
+            ran = re.match(rf"(ok|changed|skipping|fatal|failed): \[{re.escape(name)}\]( => \(item)?", line)
+            # The items of a loop are one task.
+            again = ran and ran.group(2) and found[-1:] == [task]
+            if (included and name in included.group(1).split(", ")) or (ran and not meta and not again):
+                found.append(task)
+        return found
+
+    def round_trips(self, host: Host) -> list[str]:
+        """Return the tasks that went to a host, of a run with -vvv: once for each module that ran there."""
+        found: list[str] = []
+        task = ""
+        for line in self.output.splitlines():
+            banner = re.match(r"TASK \[(.*)\] \**", line)
+            task = banner.group(1) if banner else task
+            if line.startswith(f"<{host.address}> SSH: EXEC "):
+                found.append(task)
+        return found
 
     def good(self) -> Done:
         """Assert that it went well, and return itself."""

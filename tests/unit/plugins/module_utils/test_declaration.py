@@ -294,3 +294,41 @@ class TestTrialKeys:
             _declaration.declared([{"name": "a", "src": "a", "strategy": "warm", "accept": ["all"]}], FOLDER)
         assert "strategy 'warm' must be restart, hot or hot_or_restart" in str(refused.value)
         assert "accept: 'all' is none of delete_keys" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("entries", "modules", "absent"),
+    [
+        ([{"name": "a"}, {"name": "b", "state": "absent"}, {"name": "c", "state": "present"}], ["a", "c"], ["b"]),
+        ([], [], []),
+        # declared() says what is wrong with these.
+        (["a", {"state": "absent"}, {"name": 7}], ["7"], []),
+        ("a", [], []),
+        (None, [], []),
+    ],
+)
+def test_the_names_by_state_of_whatever_is_declared(entries: Any, modules: list[str], absent: list[str]) -> None:
+    assert _declaration.names_by_state(entries) == {"modules": modules, "absent": absent}
+
+
+class TestWantedOfHost:
+    """What the steps of a change take."""
+
+    def wanted(self, strategy: str = "restart", handover: bool = False) -> dict[str, Any]:
+        modules = [
+            {"name": "a", "path": "/m/a.so", "state": "present", "strategy": strategy},
+            {"name": "b", "path": "/m/b.so", "state": "absent", "strategy": "restart"},
+        ]
+        return _declaration.wanted_of_host(modules, "/etc/r.conf", "redis@x.service", handover)
+
+    def test_the_modules_by_state_and_the_files(self) -> None:
+        found = self.wanted()
+        assert [[m["name"] for m in found[key]] for key in ("all", "present", "absent")] == [["a", "b"], ["a"], ["b"]]
+        assert found["dropin_path"] == "/etc/systemd/system/redis@x.service.d/50-edgeops-redis-modules.conf"
+        assert found["files"] == ["/etc/r.conf", found["dropin_path"], "/m/a.so", "/m/b.so"]
+
+    def test_whether_a_start_is_to_be_told_before(self) -> None:
+        assert self.wanted()["forecast"] == []
+        assert self.wanted(strategy="hot")["forecast"] == ["a"]
+        assert self.wanted(strategy="hot_or_restart")["forecast"] == ["a"]
+        assert self.wanted(handover=True)["forecast"] == ["handover"]

@@ -90,6 +90,14 @@ class TestRun:
         assert run([step("a", args={"b": None})], modules, given={"b": 3}).results["a"]["got"] == 7
         assert run([step("a", args={"b": 4})], modules, given={"b": 3}).results["a"]["got"] == 4
 
+    def test_of_a_list_of_dictionaries_each_takes_the_keys_that_it_knows(self) -> None:
+        spec = {"type": "list", "elements": "dict", "options": {"name": {"required": True}}}
+        modules = {"a": does(lambda m: m.exit_json(got=m.params["modules"]), modules=spec)}
+        given = {"modules": [{"name": "x", "smoke": []}]}
+        assert run([step("a")], modules, given=given).results["a"]["got"] == [{"name": "x"}]
+        # What is no list of them is for the module itself to refuse.
+        assert "msg" in run([step("a")], modules, given={"modules": ["x"]}).results["a"]
+
     def test_the_first_that_fails_is_the_last(self) -> None:
         ran: list[str] = []
         modules = {

@@ -43,6 +43,17 @@ def test_it_tells_all_and_fails_for_none(
     assert (looked[0].packages, looked[0].io_threads, looked[0].header) == (("redis",), "4", "")
 
 
+def test_it_fails_where_it_is_asked_to(run_module: Callable[..., dict[str, Any]], looked: list[_survey.Wanted]) -> None:
+    said = run_module(redis_preflight.main, {"io_threads": 4, "fail_as": "h7"})
+    assert said["failed"]
+    lines = said["msg"].splitlines()
+    assert lines[0] == "h7: nothing was touched, as this stands against it:"
+    assert lines[1:-1] == said["faults"]
+    assert lines[-1] == "What you take knowingly, name in redis_preflight_ignore."
+    assert said["runs"] is False
+    assert "failed" not in run_module(redis_preflight.main, {"ignore": ["kernel"], "fail_as": "h7"})
+
+
 def test_a_subject_that_there_is_not_is_refused(
     run_module: Callable[..., dict[str, Any]], looked: list[_survey.Wanted]
 ) -> None:
