@@ -51,7 +51,7 @@ class Fleet:
         """Take all away that was built, and what the tests did to the hosts; leave I(headers), which come from afar."""
         for host in self.hosts:
             host.sh(f"rm -rf {CACHE}" + ("/artifacts " + CACHE + "/build" if headers else ""))
-            host.sh(f"rm -f {LEFT}; if [ -e /root/gcc ]; then mv /root/gcc /usr/bin/gcc; fi")
+            host.sh(f"rm -f {LEFT}; if [ -L /root/gcc ]; then mv /root/gcc /usr/bin/gcc; fi")
             host.put("/usr/local/bin/counting-cc", COUNTING, mode="0755")
         self.forget()
 
