@@ -10,32 +10,22 @@ the table into docs/benchmarks.md.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
+from bench_kit import ROOT, environment, inventory, taken_down, up, write_page
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "molecule" / "shared"))
 
-from fleet_kit import Done, Fleet, Writers, sensorwindow  # noqa: E402 -- it lies beside the scenarios
+from fleet_kit import Done, Fleet, Writers, sensorwindow
 
 LAB = "bench-cluster"
 SCENARIO = ROOT / "molecule" / "cluster"
 NAIVE = "one after another, a plain playbook"
 WAVES = "the rollout: replicas first, each primary hands over"
-PAGE = ROOT / "docs" / "benchmarks.md"
-MARKS = ("<!-- cluster order -->", "<!-- /cluster order -->")
-
-
-def lab(*words: str) -> None:
-    """Run lab.py; end with its output where it fails."""
-    done = subprocess.run([str(ROOT / "lab" / "lab.py"), *words], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"lab.py {words[0]}: {done.returncode}\n{done.stdout}{done.stderr}")
 
 
 def good(done: Done) -> Done:
@@ -74,25 +64,16 @@ def main() -> None:
     """Measure, and write the page."""
     declared = yaml.safe_load((SCENARIO / "inventory.yml").read_text(encoding="utf-8"))["all"]["children"]["nodes"]
     suite = declared["vars"]["lab_suite"]
-    os.environ.update(
-        ANSIBLE_COLLECTIONS_PATH=str(ROOT / "build" / "collections"), ANSIBLE_PIPELINING="true", ANSIBLE_FORKS="10"
-    )
-    try:
-        lab("up", "--lab", LAB, "--image", "ready", *(f"{host}={suite}" for host in declared["hosts"]))
-        with tempfile.TemporaryDirectory() as folder:
-            fleet = Fleet(SCENARIO, ROOT / "build" / "lab" / LAB / "inventory.yml", Path(folder))
-            good(fleet.play(str(SCENARIO / "converge.yml")))
-            found = {
-                NAIVE: measure(fleet, str(ROOT / "benchmarks" / "cluster_order.yml")),
-                WAVES: measure(fleet, "rollout", sensorwindow(1, args=["max-samples", "80000"])),
-            }
-    finally:
-        lab("down", "--lab", LAB)
-    told = table(found)
-    print(told)
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    PAGE.write_text(f"{before}{MARKS[0]}\n{told}\n{MARKS[1]}{after}", encoding="utf-8")
+    os.environ.update(environment())
+    with taken_down(LAB), tempfile.TemporaryDirectory() as folder:
+        up(LAB, dict.fromkeys(declared["hosts"], suite))
+        fleet = Fleet(SCENARIO, inventory(LAB), Path(folder))
+        good(fleet.play(str(SCENARIO / "converge.yml")))
+        found = {
+            NAIVE: measure(fleet, str(ROOT / "benchmarks" / "cluster_order.yml")),
+            WAVES: measure(fleet, "rollout", sensorwindow(1, args=["max-samples", "80000"])),
+        }
+    write_page(cluster_order=table(found))
 
 
 if __name__ == "__main__":

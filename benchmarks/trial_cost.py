@@ -16,18 +16,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shlex
 import statistics
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import ansible
-import yaml
+from bench_kit import LABS, ROOT, Host, Running, environment, hosts_of, inventory, taken_down, up, write_page
 
-ROOT = Path(__file__).resolve().parent.parent
 LAB = "bench"
 HOSTS = {"b11": "bullseye", "b12": "bookworm", "b13": "trixie"}
 PAIRS = 7
@@ -43,8 +38,6 @@ SMOKE = [
     {"command": ["SENSORWINDOW.ADD", "pump:7", "1000", "21.5"], "expect": "added"},
     {"command": ["SENSORWINDOW.RANGE", "pump:7", "-", "+"]},
 ]
-PAGE = ROOT / "docs" / "benchmarks.md"
-MARKS = ("<!-- trial -->", "<!-- /trial -->")
 
 MEASURE = r"""
 import json, subprocess, sys, time
@@ -73,62 +66,36 @@ print(clock({"start": restart, "trial": module("/root/bench/trial.json"), "all":
 """
 
 
-def run(*words: str | Path, stdin: bytes | None = None) -> bytes:
-    """Run a command; end with its output where it fails."""
-    done = subprocess.run([str(word) for word in words], input=stdin, capture_output=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{words[0]} {words[1]}: {done.returncode}\n{done.stdout.decode()}{done.stderr.decode()}")
-    return done.stdout
+def prepare(host: Host) -> None:
+    """Lay the collection and ansible's own code for modules on the host, and data into the server."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(Path(ansible.__file__).parent / "module_utils", "bench/ansible/module_utils")
+        for name in ("__init__.py", "_vendor", "release.py"):
+            tar.add(Path(ansible.__file__).parent / name, f"bench/ansible/{name}")
+        tar.add(ROOT / "plugins", "bench/ansible_collections/edgeops/redis_modules/plugins")
+    host.sh(f"rm -rf {INSIDE} && tar -C /root -x", packed.getvalue())
+    host.sh(
+        f"for i in $(seq {KEYS}); do echo SENSORWINDOW.ADD key:$i 1000 $i; done | redis-cli >/dev/null && "
+        f"redis-cli SAVE && cp $(ls -d /var/cache/edgeops-redis-modules/artifacts/*/*/sensorwindow.so | tail -n 1) "
+        # A byte after the end makes it another file, as a new build would be.
+        f"{INSIDE}/new.so && echo >> {INSIDE}/new.so"
+    )
+    conf = host.sh("cat /etc/redis/redis.conf")
+    dropin = host.sh("cat /etc/systemd/system/redis-server.service.d/50-edgeops-redis-modules.conf")
+    entry = {"name": "sensorwindow", "path": "/var/lib/redis/modules/sensorwindow.so"}
+    for name, modules in (
+        ("trial", [entry]),
+        ("all", [{**entry, "artifact": f"{INSIDE}/new.so", "smoke": SMOKE}]),
+    ):
+        args = {"conf": conf, "dropin": dropin, "modules": modules}
+        host.sh(f"cat > {INSIDE}/{name}.json", json.dumps({"ANSIBLE_MODULE_ARGS": args}).encode())
+    host.sh(f"cat > {INSIDE}/measure.py", MEASURE.encode())
 
 
-class Host:
-    """One host of the lab."""
-
-    def __init__(self, name: str, address: str, ssh: list[str]) -> None:
-        self.name = name
-        self.words = [*ssh, f"root@{address}"]
-
-    def sh(self, script: str, stdin: bytes | None = None) -> str:
-        """Run a shell script as root."""
-        return run(*self.words, script, stdin=stdin).decode()
-
-    def prepare(self) -> None:
-        """Lay the collection and ansible's own code for modules on the host, and data into the server."""
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            tar.add(Path(ansible.__file__).parent / "module_utils", "bench/ansible/module_utils")
-            for name in ("__init__.py", "_vendor", "release.py"):
-                tar.add(Path(ansible.__file__).parent / name, f"bench/ansible/{name}")
-            tar.add(ROOT / "plugins", "bench/ansible_collections/edgeops/redis_modules/plugins")
-        self.sh(f"rm -rf {INSIDE} && tar -C /root -x", packed.getvalue())
-        self.sh(
-            f"for i in $(seq {KEYS}); do echo SENSORWINDOW.ADD key:$i 1000 $i; done | redis-cli >/dev/null && "
-            f"redis-cli SAVE && cp $(ls -d /var/cache/edgeops-redis-modules/artifacts/*/*/sensorwindow.so | tail -n 1) "
-            # A byte after the end makes it another file, as a new build would be.
-            f"{INSIDE}/new.so && echo >> {INSIDE}/new.so"
-        )
-        conf = self.sh("cat /etc/redis/redis.conf")
-        dropin = self.sh("cat /etc/systemd/system/redis-server.service.d/50-edgeops-redis-modules.conf")
-        entry = {"name": "sensorwindow", "path": "/var/lib/redis/modules/sensorwindow.so"}
-        for name, modules in (
-            ("trial", [entry]),
-            ("all", [{**entry, "artifact": f"{INSIDE}/new.so", "smoke": SMOKE}]),
-        ):
-            args = {"conf": conf, "dropin": dropin, "modules": modules}
-            self.sh(f"cat > {INSIDE}/{name}.json", json.dumps({"ANSIBLE_MODULE_ARGS": args}).encode())
-        self.sh(f"cat > {INSIDE}/measure.py", MEASURE.encode())
-
-    def measure(self, what: str) -> float:
-        """Return the seconds that it takes once."""
-        return float(self.sh(f"python3 {INSIDE}/measure.py {what} 1"))
-
-
-def hosts() -> list[Host]:
-    """Return the hosts of the lab, as its inventory tells."""
-    content = yaml.safe_load((ROOT / "build" / "lab" / LAB / "inventory.yml").read_text(encoding="utf-8"))["all"]
-    own = content["vars"]
-    ssh = ["ssh", "-i", own["ansible_ssh_private_key_file"], *shlex.split(own["ansible_ssh_common_args"])]
-    return [Host(name, values["ansible_host"], ssh) for name, values in content["hosts"].items()]
+def measure(host: Host, what: str) -> float:
+    """Return the seconds that it takes once."""
+    return float(host.sh(f"python3 {INSIDE}/measure.py {what} 1"))
 
 
 def table(figures: dict[str, dict[str, list[float]]]) -> str:
@@ -148,29 +115,23 @@ def table(figures: dict[str, dict[str, list[float]]]) -> str:
 
 def main() -> None:
     """Measure, and write the page."""
-    lab = ROOT / "lab" / "lab.py"
-    try:
-        run(lab, "up", "--lab", LAB, "--image", "ready", *(f"{name}={suite}" for name, suite in HOSTS.items()))
-        variables = ROOT / "build" / "lab" / LAB / "vars.json"
+    with taken_down(LAB):
+        up(LAB, HOSTS)
+        variables = LABS / LAB / "vars.json"
         variables.write_text(json.dumps({"redis_modules": [ENTRY]}), encoding="utf-8")
-        inventory = ROOT / "build" / "lab" / LAB / "inventory.yml"
-        os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / "build" / "collections")
-        run("ansible-playbook", "edgeops.redis_modules.rollout", "-i", inventory, "-e", f"@{variables}")
-        known = hosts()
+        words = ("ansible-playbook", "edgeops.redis_modules.rollout", "-i", inventory(LAB), "-e", f"@{variables}")
+        Running(*words, env=environment()).end()
+        known = hosts_of(LAB)
         for host in known:
-            host.prepare()
-        figures = {HOSTS[host.name]: {what: [] for what in ("start", "trial", "all")} for host in known}
+            prepare(host)
+        figures: dict[str, dict[str, list[float]]] = {
+            HOSTS[host.name]: {what: [] for what in ("start", "trial", "all")} for host in known
+        }
         for _ in range(PAIRS):
             for host in known:
                 for what, seconds in figures[HOSTS[host.name]].items():
-                    seconds.append(host.measure(what))
-    finally:
-        run(lab, "down", "--lab", LAB)
-    found = table(figures)
-    print(found)
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    PAGE.write_text(f"{before}{MARKS[0]}\n{found}\n{MARKS[1]}{after}", encoding="utf-8")
+                    seconds.append(measure(host, what))
+    write_page(trial=table(figures))
 
 
 if __name__ == "__main__":
