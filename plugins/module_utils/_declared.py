@@ -85,15 +85,25 @@ def values(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> dict
 
 
 def sources(declared: Mapping[str, Any], folders: Sequence[str]) -> dict[str, str]:
-    """Return the digest of each source folder that a declared module is built from. Raises UnknownError.
+    """Return the digest of each source folder that a declared module is built from, and of a header that was given.
 
-    I(folders) are where relative paths are looked for.
+    I(folders) are where relative paths are looked for. Raises UnknownError.
     """
-    found: dict[str, str] = {}
+    found = _header(declared.get("redis_toolchain_header"), folders)
     for name, modules in declared.items():
         if name == "redis_modules" or name.endswith("_modules"):
             found.update(_sources_of(modules, folders))
     return found
+
+
+def _header(path: Any, folders: Sequence[str]) -> dict[str, str]:
+    """Return the digest of a redismodule.h on the controller; one behind a URL has its own declared."""
+    if not path or "://" in str(path):
+        return {}
+    file = _build.locate(str(path), folders)
+    if file is None:
+        raise UnknownError(f"redis_toolchain_header: there is no {path} on the controller")
+    return {str(path): _host.sha256_of(file)}
 
 
 def _sources_of(modules: Any, folders: Sequence[str]) -> dict[str, str]:
