@@ -132,7 +132,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import _clie
 
 
 class Quiet(AnsibleModule):
-    """Leaves it to the steps to log how they were called: they know which of their arguments are secrets."""
+    """Leaves it to the steps to tell how they were called: they alone know which of their arguments are secrets."""
 
     def _load_params(self) -> None:
         super()._load_params()
@@ -140,6 +140,11 @@ class Quiet(AnsibleModule):
 
     def _log_invocation(self) -> None:
         """Log nothing."""
+
+    def _return_formatted(self, kwargs: Any) -> None:
+        """Show of the arguments the names of the steps alone, also where they are not as they should be."""
+        names = [step.get("name") for step in self.params.get("steps") or [] if isinstance(step, dict)]
+        super()._return_formatted({**kwargs, "invocation": {"module_args": {"steps": names}}})
 
 
 def main() -> None:
@@ -170,20 +175,18 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    # The arguments hold secrets, and which they are, the steps alone know.
-    shown: dict[str, Any] = {"invocation": {"module_args": {"steps": [step["name"] for step in params["steps"]]}}}
     if params["refuse"]:
-        module.fail_json(msg="\n".join(params["refuse"]), steps={}, **shown)
+        module.fail_json(msg="\n".join(params["refuse"]), steps={})
     try:
         steps = _steps.steps_of(params)
     except _steps.StepsError as error:
-        module.fail_json(msg=str(error), steps={}, **shown)
+        module.fail_json(msg=str(error), steps={})
     given = {**{name: params[name] for name in _client.LOGIN_ARGUMENTS}, **params["given"]}
     outcome = _steps.run(steps, given, module.internal, lambda name: _steps.MODULES[name](), params["known"])
     module.no_log_values.update(outcome.secrets)
     for warning in outcome.warnings:
         module.warn(_steps.masked(warning, outcome.secrets))
-    result = {**_steps.result(outcome), **shown}
+    result = _steps.result(outcome)
     if outcome.failed:
         result.pop("failed")
         module.fail_json(**result)

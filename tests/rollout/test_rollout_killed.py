@@ -36,6 +36,8 @@ def test_what_a_dead_run_had_begun_may_go_on_to_its_end(
     lab: Lab, built: dict[str, Built], probes: Callable[..., Built], r12: Host
 ) -> None:
     """The controller alone is killed: the host's process ends its steps, and nobody hears of it."""
+    upgrade = Upgrade(probes, built["handed"], 0)
+    lab.ansible([r12], upgrade.modules, **upgrade.variables).good()
     for number, step in enumerate(("redis_trial", "redis_service"), start=1):
         upgrade = Upgrade(probes, built["handed"], number)
         going_on = lambda: r12.sh("kill -CONT $(pgrep -x python3)")  # noqa: E731

@@ -11,12 +11,15 @@ from typing import Any, Callable
 
 import pytest
 from ansible.module_utils import basic
+from ansible.module_utils.common.parameters import PASS_VARS
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _steps
 from ansible_collections.edgeops.redis_modules.plugins.modules import redis_steps
 
 Run = Callable[..., Any]
 INFO = {"name": "Look", "module": "redis_modules_info"}
+# Newer releases of ansible-core add it only where somebody asks for it.
+ASKS_FOR_INVOCATION = {"_ansible_inject_invocation": True} if "inject_invocation" in PASS_VARS else {}
 
 
 @pytest.fixture
@@ -46,8 +49,7 @@ def test_no_secret_is_in_the_result_or_the_log(
     monkeypatch.setattr(_client, "REDIS_IMPORT_ERROR", None)
     steps = [{**INFO, "args": {"binary": "/nowhere", "login_current_password": "f0rmer"}}]
     args = {"steps": steps, "login_password": "s3cret", "given": {"conf": "requirepass s3cret"}}
-    # Newer releases of ansible-core add it only where somebody asks for it.
-    found = run_module(redis_steps.main, {**args, "_ansible_inject_invocation": True})
+    found = run_module(redis_steps.main, {**args, **ASKS_FOR_INVOCATION})
     text = json.dumps(found) + "\n".join(logged)
     assert "nobody answers to" in text
     assert "s3cret" not in text
@@ -94,3 +96,11 @@ def test_check_mode(run_module: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [{"name": "Try", "module": "redis_trial"}]
     for check in (True, False):
         assert run_module(redis_steps.main, {"steps": steps}, check=check)["steps"]["trial"]["check"] is check
+
+
+def test_arguments_that_are_not_as_they_should_be_are_not_shown(run_module: Run) -> None:
+    args = {"steps": [{"name": "Look", "module": "no_such"}], "given": {"conf": "requirepass s3cret"}}
+    found = run_module(redis_steps.main, {**args, **ASKS_FOR_INVOCATION})
+    assert "value of module must be one of" in found["msg"]
+    assert found["invocation"] == {"module_args": {"steps": ["Look"]}}
+    assert "s3cret" not in json.dumps(found)
