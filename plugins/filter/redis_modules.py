@@ -41,7 +41,6 @@ def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except (
             _acl.AclError,
-            _build.BuildError,
             _declaration.DeclarationError,
             _firewall.FirewallError,
             _gates.GateError,
@@ -181,7 +180,7 @@ class FilterModule:
             "with_artifacts": with_artifacts,
             "only_keys": only,
             "build_plan": build_plan,
-            "builders_named": speaking(_builders.named),
+            "builders_named": _builders.named,
             "may_build": _builders.likely,
             "going_back": speaking(going_back),
             "release_artifacts": speaking(_release.artifacts),
