@@ -30,19 +30,12 @@ class Wishes(NamedTuple):
 
 
 def named(on: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the builders that redis_build_on names; none where targets or the controller build.
-
-    Raises BuildError where the inventory does not know it.
-    """
+    """Return the builders that redis_build_on names; none where targets or the controller build, or nobody knows it."""
     if on in (TARGET, CONTROLLER):
         return []
     if on in groups.get("all", []):
         return [on]
-    if groups.get(on):
-        return list(groups[on])
-    raise _build.BuildError(
-        f"redis_build_on {on!r} must be target, controller, or a host or a group with hosts of the inventory"
-    )
+    return list(groups.get(on, []))
 
 
 def platform_text(look: Look) -> str:
@@ -286,10 +279,14 @@ def _nobody(look: Look, wishes: Wishes) -> str:
             f"the controller is {own} and can't build for {look['platform']['architecture']}; set redis_build_on to "
             "target, or to a builder of that architecture"
         )
+    if not wishes.builders and not wishes.silent:
+        return (
+            f"redis_build_on {wishes.on!r} must be target, controller, or a host or a group with hosts of the inventory"
+        )
     seen = [f"{name} is {platform_text(builder)}" for name, builder in wishes.builders.items()]
     seen += [f"{name} can't be reached: {why}" for name, why in wishes.silent.items()]
     return (
-        f"no builder of redis_build_on is of this platform ({wanted}): {'; '.join(seen) or 'it names none'}. Add "
+        f"no builder of redis_build_on is of this platform ({wanted}): {'; '.join(seen)}. Add "
         "one to it, or set it to target"
     )
 

@@ -118,7 +118,9 @@ def remove(path: str) -> None:
 def make_folders(path: str) -> None:
     """Make a folder and those above it, readable by all whatever the umask: the service's user has to get there."""
     for folder in reversed(missing_folders(path)):
-        os.mkdir(folder)
+        # Another process may make it at the same moment: several hosts' builds share the cache of a builder.
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
         os.chmod(folder, FOLDER_MODE)
         sync_folder(os.path.dirname(folder))
 

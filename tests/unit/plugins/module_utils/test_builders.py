@@ -262,9 +262,10 @@ class TestBuilder:
         assert _builders.named("target", groups) == _builders.named("controller", groups) == []
         assert _builders.named("a", groups) == ["a"]
         assert _builders.named("builders", groups) == ["b"]
-        for unknown in ("none", "typo"):
-            with pytest.raises(_build.BuildError, match=f"redis_build_on '{unknown}' must be target, controller, or"):
-                _builders.named(unknown, groups)
+        assert _builders.named("none", groups) == _builders.named("typo", groups) == []
+        plan = _builders.plan({"a": HOST.look(M)}, Wishes("typo"))
+        _nothing, (fault,) = _builders.settled("a", plan["a"], HOST.look(M), {})
+        assert fault.startswith("module m: redis_build_on 'typo' must be target, controller, or a host or a group")
 
 
 class TestController:

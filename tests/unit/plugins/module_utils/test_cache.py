@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _cache
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _cache, _release
 
 PLATFORM = {"architecture": "x86_64", "libc": "glibc 2.36"}
 
@@ -79,3 +79,13 @@ def test_one_cache_takes_in_what_another_gave(tmp_path: Path) -> None:
 
 def test_a_cache_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert _cache.held(str(tmp_path / "none"), {"m": ["s"]}) == {}
+
+
+def test_folders_that_another_process_makes_meanwhile_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts in whose names the controller builds come to its empty cache at once."""
+    missing = [str(tmp_path / "a" / "b"), str(tmp_path / "a")]
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.setattr(_release, "missing_folders", lambda _path: missing)
+    _release.make_folders(missing[0])
