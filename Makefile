@@ -44,11 +44,12 @@ $(ON_HOSTS):
 	@tools/setup lab compiler run core-2.14
 	@tools/gate $@
 
-bench: ## Measure what a rollout costs, and write it into docs/benchmarks.md
-	@tools/setup lab run
+bench: ## Measure what a rollout costs beside what one would do instead, and write it into docs/benchmarks.md
+	@tools/setup lab run bench
 	@tools/collection
-	@PATH="$(CURDIR)/build/venv/bin:$$PATH" build/venv/bin/python benchmarks/trial_cost.py
-	@PATH="$(CURDIR)/build/venv/bin:$$PATH" build/venv/bin/python benchmarks/cluster_order.py
+	@build/venv/bin/python benchmarks/fleet.py
+	@build/venv/bin/python benchmarks/trial_cost.py
+	@build/venv/bin/python benchmarks/cluster_order.py
 
 release-notes: ## Make CHANGELOG.md from the fragments, for the version in galaxy.yml
 	@tools/setup run gates
