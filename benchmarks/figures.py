@@ -134,14 +134,15 @@ def compared(figures: Figures) -> str:
     rows = []
     for one in comparisons(figures):
         unit = "times as long" if one.limit else "times as fast"
-        spread = f"{min(one.ratios):.2f} to {max(one.ratios):.2f}"
+        count = f"{len(one.ratios)} pairs" if len(one.ratios) > 1 else "1 pair"
+        spread = f"{min(one.ratios):.2f} to {max(one.ratios):.2f}, {count}"
         goal = "none"
         if one.goal is not None:
             goal = verdict(f"at {'most' if one.limit else 'least'} {one.goal:g}", one.key, missed=one.missed)
         where = f"1, {one.case}" if one.part == "outage" else one.case
         rows.append(
             f"| {NAMES[one.part]} | {where} | {told(one.ours_s)} | {OTHERS[one.other]} {told(one.other_s)} "
-            f"| {one.ratio:.2f} {unit} ({spread}, {len(one.ratios)} pairs) | {goal} | `{one.part}` |"
+            f"| {one.ratio:.2f} {unit} ({spread}) | {goal} | `{one.part}` |"
         )
     if not rows:
         return NOT_YET
