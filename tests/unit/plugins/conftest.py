@@ -170,6 +170,8 @@ class FakeClient:
 
     def users(self, acl_command: str = "ACL") -> Any:
         """ACL LIST."""
+        if not acl_command:
+            raise _client.ServerError("127.0.0.1:6379: ACL is renamed away, so its users cannot be read")
         rules = [str(_client.text(line)).split() for line in self.call(acl_command, "LIST")]
         return {words[1]: words[2:] for words in rules}
 
@@ -209,6 +211,8 @@ class FakeClient:
 
     def settings(self) -> dict[str, str]:
         """CONFIG GET *."""
+        if not self.config_command:
+            raise _client.ServerError("127.0.0.1:6379: CONFIG is renamed away, so its settings cannot be read")
         return dict(self._server.settings)
 
     def set(self, name: str, value: str) -> None:

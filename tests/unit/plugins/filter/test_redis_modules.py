@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +169,159 @@ def test_host_pattern_joins_a_list_and_refuses_nobody():
     for nobody in ("", " ", []):
         with pytest.raises(AnsibleFilterError, match="redis_hosts names nobody"):
             pattern(nobody)
+
+
+PROGRAM = """
+import sys
+from ansible_collections.edgeops.redis_modules.plugins.filter import redis_modules
+
+package = redis_modules.PACKAGE + "."
+filters = redis_modules.FilterModule().filters()
+print(*sorted(name[len(package) :] for name in sys.modules if name.startswith(package)))
+filters["conf_line"]("port", "6379")
+print(*sorted(name[len(package) :] for name in sys.modules if name.startswith(package)))
+"""
+
+
+def test_a_filter_brings_in_what_it_stands_on_when_it_is_called_and_no_sooner() -> None:
+    root = Path(redis_modules.__file__).resolve().parents[5]
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", PROGRAM],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    before, after = done.stdout.split("\n")[:2]
+    assert before == ""
+    assert "_settings" in after.split()
+    assert not {"_waves", "_pull", "_firewall", "_report"} & set(after.split())
+
+
+def test_a_cover_gives_on_what_its_function_says() -> None:
+    part = redis_modules.Part("_settings")
+    assert part.SettingError.__name__ == "SettingError"
+    assert not hasattr(part, "nothing_of_that_name")
+    assert redis_modules.cover(part, "conf_line")("port", "1") == "port 1"
+
+    def fails(error: Exception) -> Any:
+        raise error
+
+    # Its own errors are for the operator; a fault in it is a fault.
+    with pytest.raises(AnsibleFilterError, match="no such port"):
+        redis_modules.speaking(fails)(part.SettingError("no such port"))
+    with pytest.raises(ValueError, match="a fault"):
+        redis_modules.speaking(fails)(ValueError("a fault"))
+
+
+GOOD = {
+    "as_wanted": True,
+    "differences": [],
+    "reached": "2026-11-28T03:12:09Z",
+    "confirmation": {
+        "confirmed": True,
+        "error": "",
+        "server_version": "7.0.15",
+        "exposure": 1.1,
+        "verdicts": [{"name": "a", "verdict": "loaded", "differences": [], "version": 1, "path": "/m/a.so"}],
+    },
+    "firewall": {},
+    "topology": {"running": True},
+}
+BAD = {"as_wanted": False, "differences": ["something else is declared since"], "reached": "2026-11-01T00:00:00Z"}
+
+
+def test_where_all_hosts_are_as_wanted_the_first_look_is_the_report() -> None:
+    guarded = {
+        "differences": [],
+        "in_force": True,
+        "ports": [6379],
+        "allowed": {"ipv4": ["10.0.0.0/8"], "ipv6": []},
+        "counters": {"accepted": 5, "refused": 6},
+    }
+    hostvars = {
+        "b": {"redis_receipt_found": {**GOOD, "firewall": guarded}},
+        "a": {"redis_receipt_found": GOOD},
+        "of another play": {},
+    }
+    told = FILTERS["receipts_told"](["b", "a"], hostvars)
+    assert told["others"] == []
+    rows = FILTERS["report_rows"](dict.fromkeys("ba", GOOD["confirmation"]), ["b", "a"], None, {"b": guarded})
+    assert told["lines"] == [
+        *FILTERS["report_table"](rows).splitlines(),
+        "2 of 2 hosts are as wanted, confirmed 2026-11-28T03:12:09Z",
+    ]
+    assert "b, firewall: ports 6379 open to 1 networks; 5 accepted, 6 refused" in told["lines"]
+
+
+def test_where_others_are_there_is_no_report_yet() -> None:
+    hostvars = {"a": {"redis_receipt_found": GOOD}, "b": {"redis_receipt_found": BAD}, "c": {}}
+    assert FILTERS["receipts_told"](["a", "b", "c"], hostvars) == {
+        "others": ["b", "c"],
+        "lines": [
+            "1 of 3 hosts are as wanted, confirmed 2026-11-28T03:12:09Z",
+            "b: something else is declared since",
+            "c: it failed or could not be reached",
+        ],
+    }
+    told = FILTERS["receipts_told"](["a"], hostvars, False)
+    assert told["others"] == ["a"]
+    assert len(told["lines"]) == 2
+
+
+def test_the_result_of_a_host_or_what_its_receipt_told() -> None:
+    own = {"confirmed": True, "verdicts": []}
+    hostvars = {
+        "changed": {"found": own, "redis_receipt_found": BAD},
+        "as it was": {"redis_receipt_found": GOOD},
+        "looked at all the same": {"found": own, "redis_receipt_found": GOOD},
+        "failed": {"redis_receipt_found": BAD},
+        "gone": {},
+    }
+    assert FILTERS["results_of"](list(hostvars), hostvars, "found", "confirmation") == {
+        "changed": own,
+        "as it was": GOOD["confirmation"],
+        "looked at all the same": own,
+        "failed": {},
+        "gone": {},
+    }
+    assert FILTERS["results_of"](["as it was"], hostvars, "found", "") == {"as it was": {}}
+    assert FILTERS["results_of"](["as it was"], hostvars, "", "topology") == {"as it was": {"running": True}}
+    assert FILTERS["results_of"](["as it was"], hostvars, "found", "firewall") == {"as it was": {}}
+    assert FILTERS["results_of"]([], hostvars, "found", "") == {}
+
+
+def served(number: int, **more: Any) -> dict[str, Any]:
+    """Return what a server at 192.0.2.NUMBER tells."""
+    return {
+        "running": True,
+        "addresses": [f"192.0.2.{number}"],
+        "port": 6379,
+        "version": "7.0.15",
+        "primary": "",
+        "link_up": True,
+        "syncing": False,
+        "priority": 100,
+        "lacks": [],
+        "leaves": [],
+        "replicas": [],
+        "sentinels": 0,
+        "cluster": False,
+        **more,
+    }
+
+
+def test_the_plan_knows_of_hosts_that_stay_as_they_are() -> None:
+    primary = served(1, replicas=[{"ip": "192.0.2.2", "port": "6379", "state": "online"}])
+    replica = served(2, primary="192.0.2.1 6379")
+    for told in ({"one": primary}, {"one": primary, "two": {}}):
+        planned = FILTERS["rollout_plan"](told, settled={"two": replica})
+        assert [[step["host"] for step in wave] for wave in planned["waves"]] == [["one"]]
+        assert planned["waves"][0][0]["handover_to"] == "two"
+        assert (planned["faults"], planned["warnings"]) == ([], [])
+    # Of one that nobody knows anything of, nothing is made up.
+    assert FILTERS["rollout_plan"]({"one": served(1)}, settled={"two": {}})["faults"] == []
+    for settled in ({}, None):
+        planned = FILTERS["rollout_plan"]({"one": primary}, settled=settled)
+        assert "no replica could take over" in planned["faults"][0]
+    assert FILTERS["rollout_plan"]({"one": served(1)}, sizes=["1"])["lines"] == ["wave 1: one (standalone)"]

@@ -188,6 +188,47 @@ class TestVersions:
         assert _host.systemd_version(lambda words: (0, out, "")) == version
 
 
+class TestPackages:
+    """What the package manager knows."""
+
+    def versions(self, monkeypatch: pytest.MonkeyPatch, tool: str, out: str, *names: str) -> Any:
+        ran: list[Any] = []
+
+        def run(words: list[str]) -> Any:
+            ran.append(words)
+            return 1, out, "no packages found"
+
+        monkeypatch.setattr(_host.shutil, "which", lambda name: name if name == tool else None)
+        found = _host.package_versions(run, names)
+        assert [(words[0], tuple(words[-len(names) :])) for words in ran] == ([(tool, names)] if tool else [])
+        return found
+
+    def test_of_dpkg_only_what_is_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        out = (
+            "redis-server installed 5:7.0.15-1~deb12u1\n"
+            "python3-redis config-files 4.3.4-1\n"
+            "libssl-dev installed 3.0.1\n"
+            "half half-installed 1\n"
+            "never not-installed \n"
+        )
+        names = ("redis-server", "python3-redis", "libssl-dev:amd64", "half", "never", "unheard-of")
+        assert self.versions(monkeypatch, "dpkg-query", out, *names) == {
+            "redis-server": "5:7.0.15-1~deb12u1",
+            "libssl-dev": "3.0.1",
+        }
+
+    def test_of_rpm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        out = "redis 6.2.7-1.el9\npackage gcc is not installed\nglibc-devel 2.34-100.el9\n"
+        assert self.versions(monkeypatch, "rpm", out, "redis", "gcc", "glibc-devel") == {
+            "redis": "6.2.7-1.el9",
+            "glibc-devel": "2.34-100.el9",
+        }
+
+    def test_of_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.versions(monkeypatch, "", "", "redis") is None
+        assert self.versions(monkeypatch, "dpkg-query", "", "redis") == {}
+
+
 class TestUnit:
     """The systemd unit."""
 

@@ -52,3 +52,21 @@ def test_each_wanted_module_is_judged_by_its_own_name_and_path(tmp_path: Path, m
     assert [v.verdict for v in _observe.verdicts(seen._replace(pid=0), wanted)] == ["loaded", "missing"]
     assert len(asked) == 1
     assert [v.verdict for v in _observe.verdicts_without_server(wanted)] == ["broken", "broken"]
+
+
+def test_a_stranger_runs_and_is_neither_declared_nor_the_servers_own() -> None:
+    running = [
+        LoadedModule("a", 1, "/m/a.so", ()),
+        LoadedModule("x", 2, "/x.so", ()),
+        LoadedModule("old", 3, None, None),
+        LoadedModule("vectorset", 1, "", ()),
+    ]
+    wanted = [_plan.Wanted("a", "absent", "/m/a.so", (), None)]
+    seen = _observe.Running({}, running, 7)
+    found = _observe.strangers(seen, wanted)
+    assert [(v.name, v.verdict, v.version, v.path) for v in found] == [
+        ("x", "undeclared", 2, "/x.so"),
+        ("old", "undeclared", 3, ""),
+    ]
+    assert found[0].differences == ["it runs, but nobody declared it"]
+    assert _observe.strangers(seen._replace(modules=running[-1:]), []) == []

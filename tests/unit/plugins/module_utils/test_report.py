@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -135,3 +135,60 @@ def test_what_an_agent_says_is_told(status: dict[str, Any], said: str) -> None:
     assert rows[0]["pull"] == said
     assert "pull" not in rows[1]
     assert f"a, pull: {said}" in _report.table(rows)
+
+
+class TestFirstLook:
+    """What the operator reads before anything is done."""
+
+    GOOD: ClassVar[dict[str, Any]] = {"as_wanted": True, "differences": [], "reached": "2026-11-28T03:12:09Z"}
+
+    def bad(self, *differences: str) -> dict[str, Any]:
+        return {"as_wanted": False, "differences": list(differences), "reached": "2026-11-01T00:00:00Z"}
+
+    def test_all_as_wanted_since_one_time_or_several(self) -> None:
+        later = {**self.GOOD, "reached": "2026-11-28T03:20:00Z"}
+        assert _report.first_look({"a": self.GOOD, "b": self.GOOD}) == _report.Told(
+            [], ["2 of 2 hosts are as wanted, confirmed 2026-11-28T03:12:09Z"]
+        )
+        assert _report.first_look({"a": later, "b": self.GOOD}).lines == [
+            "2 of 2 hosts are as wanted, confirmed 2026-11-28T03:12:09Z to 2026-11-28T03:20:00Z"
+        ]
+
+    def test_each_of_the_others_with_its_differences_in_the_order_of_the_hosts(self) -> None:
+        found = {"z": self.bad("one", "two", "three"), "ok": self.GOOD, "a": self.bad("no rollout has left a receipt")}
+        assert _report.first_look(found) == _report.Told(
+            ["z", "a"],
+            [
+                "1 of 3 hosts are as wanted, confirmed 2026-11-28T03:12:09Z",
+                "z: one; two; three",
+                "a: no rollout has left a receipt",
+            ],
+        )
+
+    def test_not_more_than_three_of_them(self) -> None:
+        names = [f"setting {number} is another" for number in range(200)]
+        (_head, line) = _report.first_look({"a": self.bad(*names)}).lines
+        assert line == ("a: setting 0 is another; setting 1 is another; setting 2 is another; and 197 more differences")
+
+    def test_a_host_that_failed_or_was_not_reached(self) -> None:
+        found = {"failed": {"failed": True, "msg": "no python"}, "gone": {}}
+        assert _report.first_look(found) == _report.Told(
+            ["failed", "gone"],
+            [
+                "0 of 2 hosts are as wanted",
+                "failed: it failed or could not be reached",
+                "gone: it failed or could not be reached",
+            ],
+        )
+
+    def test_nobody_is_believed_where_that_is_asked(self) -> None:
+        told = _report.first_look({"a": self.GOOD, "b": self.bad("one")}, believe=False)
+        assert told.others == ["a", "b"]
+        assert told.lines == [
+            "0 of 2 hosts are as wanted",
+            "a: it is as wanted, and is looked at all the same, as redis_receipt_believe is false",
+            "b: one",
+        ]
+
+    def test_of_no_hosts(self) -> None:
+        assert _report.first_look({}) == _report.Told([], ["0 of 0 hosts are as wanted"])

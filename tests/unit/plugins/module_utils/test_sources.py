@@ -250,13 +250,13 @@ class TestHost:
 
     def test_packages_that_are_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.which(monkeypatch, "dpkg-query")
-        shown = "redis-server installed\npython3-redis config-files\nlibssl-dev installed\n"
+        shown = "redis-server installed 5:7.0.15-1\npython3-redis config-files 4.3.4-1\nlibssl-dev installed 3.0.1\n"
         wanted = ["redis-server", "python3-redis", "libssl-dev:amd64", "build-essential"]
         missing = _sources.missing_packages(lambda words: (1, shown, "no packages found"), wanted)
         assert missing == ["python3-redis", "build-essential"]
         assert _sources.missing_packages(lambda words: 1 / 0, []) == []
         self.which(monkeypatch, "rpm")
-        shown = "redis\npackage gcc is not installed\n"
+        shown = "redis 6.2.7-1.el9\npackage gcc is not installed\n"
         assert _sources.missing_packages(lambda words: (1, shown, ""), ["redis", "gcc"]) == ["gcc"]
         self.which(monkeypatch)
         assert _sources.missing_packages(lambda words: (0, "", ""), ["redis"]) == []

@@ -346,6 +346,94 @@ class TestWaves:
         assert "old withheld from clients before the first copy loses it" in "\n".join(_waves.lines(planned))
 
 
+class TestSettled:
+    """Hosts that are as wanted: nothing of them changes, and they are copies and heirs of others all the same."""
+
+    def test_a_settled_host_gets_no_step(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2, 3)),
+            "two": server(2, **following(1)),
+            "three": server(3, **following(1)),
+        }
+        assert steps(told, settled=("two",)) == [["three"], ["one<two"]]
+        assert steps(told, settled=("one",)) == [["two"], ["three"]]
+        assert steps(told, settled=("two", "three")) == [["one<two"]]
+        assert steps(told, settled=tuple(told)) == []
+        assert steps(cluster(), settled=("one", "three")) == [["four"], ["two<four"]]
+        assert steps(cluster(), settled=("one", "four"), shards_at_once=2) == [["three"], ["two<four"]]
+
+    def test_it_counts_as_a_copy_and_is_asked_where_it_is(self) -> None:
+        told = {
+            "one": server(1, **followed_by(2, 3), lacks=["new"], leaves=["old"]),
+            "two": server(2, **following(1), addresses=["192.0.2.2", "2001:db8::2"]),
+            "three": server(3, **following(1)),
+        }
+        three, one = (step for wave in _waves.plan(told, Wishes(users=True, settled=("two",))).waves for step in wave)
+        assert (three.replicas, three.withheld, three.leaving) == (2, ("new",), ("old",))
+        assert (one.handover_to, one.addresses, one.port) == ("two", ("192.0.2.2", "2001:db8::2"), 6379)
+        # Without its word, it would be one outside of the inventory.
+        del told["two"]
+        warnings = _waves.plan(told).warnings
+        assert [said for said in warnings if "the replica 192.0.2.2:6379 is not in the inventory" in said]
+
+    @pytest.mark.parametrize(
+        "sick",
+        [
+            {"one": server(1, **followed_by(2)), "two": server(2, **following(1), link_up=False)},
+            {"one": server(1, **followed_by(2), version="6.0.16"), "two": server(2, **following(1))},
+            {"one": server(1, **followed_by(2, 9)), "two": server(2, **following(1), syncing=True)},
+            {"one": server(1, **followed_by(9), lacks=["new"])},
+            {
+                host: told
+                for host, told in cluster(NODES.replace("myself,master", "myself,master,fail?")).items()
+                if host in ("one", "three")
+            },
+        ],
+    )
+    def test_a_shard_of_settled_hosts_alone_is_nobodys_business(self, sick: dict[str, Any]) -> None:
+        assert _waves.plan(sick).faults or _waves.plan(sick).warnings
+        told = {**sick, "alone": server(8)}
+        planned = _waves.plan(told, Wishes(settled=tuple(sick)))
+        # Of the cluster, the other shard is not in the inventory, so nothing of it changes either.
+        assert (planned.faults, planned.warnings) == ([], [])
+        assert [[step.host for step in wave] for wave in planned.waves] == [["alone"]]
+
+    def test_one_that_is_to_change_makes_the_shard_that_of_this_run(self) -> None:
+        told = {"one": server(1, **followed_by(2)), "two": server(2, **following(1), link_up=False)}
+        (fault,) = _waves.plan(told, Wishes(settled=("two",))).faults
+        assert "no replica could take over (two: its link to the primary is down)" in fault
+
+    def test_the_shares_of_waves_are_those_of_the_hosts_that_change(self) -> None:
+        told = {f"h{n}": server(n) for n in range(100)}
+        settled = tuple(f"h{n}" for n in range(100) if n % 10)
+        assert [len(wave) for wave in _waves.plan(told).waves] == [1, 10, 30, 59]
+        assert steps(told, settled=settled, sizes=["1", "50%", "100%"]) == [
+            ["h0"],
+            ["h10", "h20", "h30", "h40", "h50"],
+            ["h60", "h70", "h80", "h90"],
+        ]
+
+    def test_a_settled_standalone_server_is_no_canary(self) -> None:
+        told = {**cluster(), "alone": server(8), "other": server(9)}
+        assert steps(told, settled=("alone",)) == [["other"], ["three"], ["one<three"], ["four"], ["two<four"]]
+        assert steps(told, settled=("alone", "other"))[0] == ["three"]
+        # What does not run is not settled, and goes first as ever.
+        assert steps({**told, "off": {"running": False}}, settled=("alone", "other"))[0] == ["off"]
+
+    def test_who_was_not_reached_or_does_not_answer_is_a_fault_all_the_same(self) -> None:
+        silent = {
+            "running": False,
+            "process": True,
+            "error": "wrong password",
+            "addresses": [],
+            "port": 1,
+            "primary": "",
+        }
+        told = {"one": server(1), "gone": {}, "silent": silent}
+        faults = _waves.plan(told, Wishes(settled=("one",))).faults
+        assert [fault.split(":")[0] for fault in faults] == ["gone", "silent"]
+
+
 class TestProgress:
     """Whether the next wave begins, and how far it came."""
 

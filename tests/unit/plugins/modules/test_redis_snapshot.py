@@ -14,6 +14,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _client,
     _conf,
     _host,
+    _places,
     _release,
     _step_snapshot,
 )
@@ -294,3 +295,34 @@ def test_a_failover_since_is_not_undone(unit: Unit, call: Any, server: Any) -> N
     call("restored")
     assert unit.conf.read_text() == mark + "replicaof 192.0.2.9 6379\n"
     assert unit.so.read_text() == "old code"
+
+
+@pytest.fixture
+def noted(unit: Unit, call: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Take a snapshot and return where a receipt waits in it."""
+    monkeypatch.setattr(_places, "STATE", str(unit.folder / "kept"))
+    call("taken")
+    path = Path(_places.noted(str(unit.folder / "kept" / "before")))
+    path.write_text("noted")
+    return path
+
+
+def test_a_receipt_counts_from_when_the_snapshot_is_closed(unit: Unit, call: Any, noted: Path) -> None:
+    kept = Path(_places.receipt("redis-server.service"))
+    call("closed", check=True)
+    assert (noted.exists(), kept.exists()) == (True, False)
+    call("closed")
+    assert kept.read_text() == "noted"
+    assert not noted.parent.exists()
+    # Another one without a word on it leaves the former.
+    call("taken")
+    call("closed")
+    assert kept.read_text() == "noted"
+
+
+def test_a_receipt_of_what_was_put_back_never_counts(unit: Unit, call: Any, noted: Path) -> None:
+    unit.write("port 6379\n", "new code")
+    call("restored")
+    call("closed")
+    assert not noted.parent.exists()
+    assert not Path(_places.receipt("redis-server.service")).exists()
