@@ -30,9 +30,10 @@ class ActionModule(ActionBase):
         if args.get("state", "compared") == "compared":
             try:
                 args["_declared"] = self._declared(task_vars)
-                _kept.keep_declared(host, args["_declared"])
             except _declared.UnknownError as error:
                 args["_unknown"] = str(error)
+            # Also where it can't be told: what an earlier look of this run has seen declared holds no more.
+            _kept.keep_declared(host, args.get("_declared", ""))
         else:
             args["_declared"] = _kept.declared(host)
             if not args["_declared"]:

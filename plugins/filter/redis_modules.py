@@ -118,7 +118,7 @@ def going_back(modules: list[dict[str, Any]], releases: Mapping[str, str], folde
 
 def build_plan(
     looks: Mapping[str, Any],
-    on: str = _builders.TARGET,
+    on: str = "target",
     builders: list[dict[str, Any]] | None = None,
     before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -195,13 +195,13 @@ def rollout_plan(told: Mapping[str, Any], **wishes: Any) -> dict[str, Any]:
     return {"waves": waves, "turning": turning, **told_of_it}
 
 
-def receipts_told(hosts: list[str], hostvars: Mapping[str, Any], believe: bool = True) -> dict[str, Any]:
+def receipts_told(hosts: list[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """Return which hosts are not as wanted, and what the operator reads of all of them.
 
     Where all are, that is the report of the fleet as well.
     """
     found = {host: hostvars[host].get("redis_receipt_found") or {} for host in hosts}
-    said = _report.first_look(found, believe)
+    said = _report.first_look(found)
     table: list[str] = []
     if not said.others:
         confirmations, firewalls = ({host: r[key] for host, r in found.items()} for key in ("confirmation", "firewall"))

@@ -28,6 +28,7 @@ HOW = frozenset(
         "redis_preflight_fail",
         "redis_preflight_ignore",
         "redis_rollout_allow_lost",
+        "redis_rollout_allow_unseen",
         "redis_rollout_gate_timeout",
         "redis_rollout_gates",
         "redis_rollout_longest_ping",
@@ -45,6 +46,9 @@ HOW = frozenset(
     }
 )
 """Variables that say how a run goes about it, and nothing of where a host is to come to."""
+
+MODULES_DIR = "/var/lib/redis/modules"
+"""The module folder that the roles default to."""
 
 CODE = ("roles", "plugins", "playbooks", "meta")
 
@@ -90,9 +94,10 @@ def sources(declared: Mapping[str, Any], folders: Sequence[str]) -> dict[str, st
     I(folders) are where relative paths are looked for. Raises UnknownError.
     """
     found = _header(declared.get("redis_toolchain_header"), folders)
+    where = declared.get("redis_rollout_modules_dir") or declared.get("redis_modules_dir") or MODULES_DIR
     for name, modules in declared.items():
         if name == "redis_modules" or name.endswith("_modules"):
-            found.update(_sources_of(modules, folders))
+            found.update(_sources_of(modules, str(where), folders))
     return found
 
 
@@ -106,10 +111,10 @@ def _header(path: Any, folders: Sequence[str]) -> dict[str, str]:
     return {str(path): _host.sha256_of(file)}
 
 
-def _sources_of(modules: Any, folders: Sequence[str]) -> dict[str, str]:
+def _sources_of(modules: Any, where: str, folders: Sequence[str]) -> dict[str, str]:
     found = {}
     try:
-        for entry in _declaration.declared(modules, "/"):
+        for entry in _declaration.declared(modules, where):
             if entry["state"] == "present" and entry["src"]:
                 folder = _build.locate(entry["src"], folders)
                 if folder is None or not os.path.isdir(folder):
@@ -141,8 +146,15 @@ def peers(
 def collection(folder: str) -> str:
     """Return a digest of the collection itself, at I(folder): what it makes of a declaration is part of it.
 
-    An installed one lists the digests of its files; a checkout has to be read.
+    An installed one lists the digests of its files; a checkout has to be read. Raises UnknownError.
     """
+    try:
+        return _collection(folder)
+    except OSError as error:
+        raise UnknownError(f"the collection can't be read: {error}") from error
+
+
+def _collection(folder: str) -> str:
     listed = os.path.join(folder, "FILES.json")
     if os.path.exists(listed):
         return _host.sha256_of(listed)
@@ -152,6 +164,9 @@ def collection(folder: str) -> str:
             folders[:] = sorted(name for name in folders if name != "__pycache__")
             for file in sorted(files):
                 full = os.path.join(path, file)
+                if not os.path.exists(full):
+                    # An editor's lock is a link to nowhere.
+                    continue
                 digest.update(f"{os.path.relpath(full, folder)}\0{_host.sha256_of(full)}\0".encode())
     return digest.hexdigest()
 

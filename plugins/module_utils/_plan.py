@@ -41,6 +41,17 @@ class Wanted(NamedTuple):
     mode: str = ""
 
 
+WANTED_OPTIONS: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "path": {"type": "path", "required": True},
+    "args": {"type": "list", "elements": "str", "default": []},
+    "version": {"type": "int"},
+    "sha256": {"type": "str"},
+}
+"""A module as those take it that compare it with what runs."""
+
+
 class Verdict(NamedTuple):
     """The verdict on one module of one host, with what was found."""
 

@@ -146,7 +146,9 @@ def differences(receipt: Receipt, declared: str, seen: Mapping[str, str]) -> lis
 
 def difference(subject: str, before: str, now: str) -> str:
     """Return one difference as a sentence; digests say nothing to anybody, so they are left out."""
-    if MISSING in (before, now) and before != now:
+    if now == UNREADABLE:
+        return f"{subject} can't be read any more"
+    if MISSING in (before, now):
         return f"{subject} {'was not there' if before == MISSING else 'is not there any more'}"
     shown_before, shown = (re.sub(r"\b[0-9a-f]{16,64}\b", "", text).strip() for text in (before, now))
     if shown == shown_before:

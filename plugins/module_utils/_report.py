@@ -134,12 +134,12 @@ NAMED = 3
 """So many differences of a host are named."""
 
 
-def first_look(found: Mapping[str, Mapping[str, Any]], believe: bool = True) -> Told:
+def first_look(found: Mapping[str, Mapping[str, Any]]) -> Told:
     """Return which hosts have to be looked at closely, and why.
 
     I(found) are the results of redis_receipt by host; of one that failed or was not reached, it is empty.
     """
-    others = [host for host, result in found.items() if not (believe and result.get("as_wanted"))]
+    others = [host for host, result in found.items() if not result.get("as_wanted")]
     times = sorted(result["reached"] for host, result in found.items() if host not in others)
     since = (
         ""
@@ -153,8 +153,6 @@ def first_look(found: Mapping[str, Mapping[str, Any]], believe: bool = True) -> 
 
 
 def _why(result: Mapping[str, Any]) -> str:
-    if result.get("as_wanted"):
-        return "it is as wanted, and is looked at all the same, as redis_receipt_believe is false"
     different = list(result.get("differences") or ["it failed or could not be reached"])
-    more = [f"and {len(different) - NAMED} more differences"] if len(different) > NAMED else []
+    more = [f"and {len(different) - NAMED} more"] if len(different) > NAMED else []
     return "; ".join(different[:NAMED] + more)

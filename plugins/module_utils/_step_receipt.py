@@ -14,7 +14,13 @@ from ansible.module_utils import distro
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.sys_info import get_distribution, get_distribution_version
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _places, _receipt
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _host,
+    _places,
+    _plan,
+    _receipt,
+)
 
 OF_THE_LOOK = (
     "unit",
@@ -26,8 +32,8 @@ OF_THE_LOOK = (
     "mode",
     "user",
     "data_folder",
+    "modules",
 )
-OF_A_MODULE = ("name", "state", "path", "args", "version", "sha256")
 
 
 def see(module: AnsibleModule, look: _receipt.Look, salt: str) -> tuple[_receipt.Seen | None, list[str]]:
@@ -63,6 +69,12 @@ def distribution() -> dict[str, str]:
 def _compared(module: AnsibleModule, path: str) -> dict[str, Any]:
     if module.params["_unknown"]:
         return {"as_wanted": False, "differences": [module.params["_unknown"]], "reached": ""}
+    if not module.params["believe"]:
+        return {
+            "as_wanted": False,
+            "differences": ["no receipt is to be believed (redis_receipt_believe)"],
+            "reached": "",
+        }
     receipt = _receipt.load(path)
     if receipt is None:
         return {"as_wanted": False, "differences": ["no rollout has left a receipt here"], "reached": ""}
@@ -91,7 +103,7 @@ def noted(module: AnsibleModule) -> dict[str, Any]:
     """Note a receipt of what is there. Raises OSError."""
     params = module.params
     # What a look takes that finds all as it was needs none of these.
-    from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _unit
+    from ansible_collections.edgeops.redis_modules.plugins.module_utils import _firewall, _release, _unit
 
     packages = ["systemd", *(name for name in dict.fromkeys(params["packages"]) if name != "systemd")]
     guarded = bool(params["firewall"])
@@ -99,17 +111,19 @@ def noted(module: AnsibleModule) -> dict[str, Any]:
     files += [_firewall.RULES_PATH] if guarded else []
     look = _receipt.Look(
         **{key: params[key] for key in OF_THE_LOOK},
-        modules=[{key: entry[key] for key in OF_A_MODULE if key in entry} for entry in params["modules"]],
         packages=packages,
         files=files,
         units=[_firewall.UNIT, "nftables.service"] if guarded else [],
         exposure=_unit.exposure(module.run_command, params["unit"]),
         firewall=params["firewall"],
     )
+    folder = _places.snapshot(params["unit"])
+    if not module.check_mode:
+        # Whatever comes of it, what a run that died has noted does not count.
+        _release.remove(_places.noted(folder))
     salt, now = secrets.token_hex(16), int(time.time())
     seen, different = see(module, look, salt)
-    folder = _places.snapshot(params["unit"])
-    if not os.path.isdir(folder):
+    if not os.path.isdir(folder) and not module.check_mode:
         different.append("no snapshot is open in which it could wait")
     if different or not seen:
         return {"noted": False, "differences": different, "reached": ""}
@@ -131,15 +145,17 @@ SPEC: dict[str, Any] = {
         "mode": {"type": "str", "default": "0555"},
         "user": {"type": "str", "default": "redis"},
         "data_folder": {"type": "path", "default": "/var/lib/redis"},
-        "modules": {"type": "list", "elements": "dict", "default": []},
+        "modules": {"type": "list", "elements": "dict", "default": [], "options": _plan.WANTED_OPTIONS},
         "packages": {"type": "list", "elements": "str", "default": []},
         "files": {"type": "list", "elements": "str", "default": []},
         "firewall": {"type": "dict", "default": {}},
+        "believe": {"type": "bool", "default": True},
         **_client.LOGIN_ARGUMENTS,
         # Given by the action: the digest of all that is declared, or why it can't be told.
         "_declared": {"type": "str", "no_log": True},
         "_unknown": {"type": "str"},
     },
+    "required_one_of": [("_declared", "_unknown")],
     "supports_check_mode": True,
 }
 
@@ -149,6 +165,8 @@ def run(module: AnsibleModule) -> None:
     if module.params["state"] == "compared":
         module.exit_json(changed=False, **compared(module, _places.receipt(module.params["unit"])))
     try:
-        module.exit_json(changed=False, **noted(module))
+        result = noted(module)
     except OSError as error:
-        module.fail_json(msg=f"no receipt could be noted: {error}")
+        # The host is as wanted all the same; it is only looked at closely the next time.
+        result = {"noted": False, "differences": [f"it could not be written: {error}"], "reached": ""}
+    module.exit_json(changed=False, **result)

@@ -17,6 +17,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _host,
     _observe,
     _places,
+    _release,
     _service,
     _snapshot,
     _topology,
@@ -79,6 +80,9 @@ class Keeper:
         """Take a snapshot unless one is open."""
         found = _snapshot.load(self.params["folder"])
         if found is not None:
+            if not self.module.check_mode:
+                # What a run that died has noted here has not passed its gates.
+                _release.remove(_places.noted(self.params["folder"]))
             return {"modules": found.modules or {}}
         unit = self.unit()
         self.directives = _conf.directives_of(self.params["conf_path"])

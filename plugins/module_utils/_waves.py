@@ -90,7 +90,7 @@ def plan(told: Mapping[str, Mapping[str, Any]], wishes: Wishes = NO_WISHES) -> P
     silent = [host for host, server in told.items() if _is_silent(server)]
     faults = [f"{host}: {LOST}" for host in told if not told[host]]
     faults += [] if wishes.unseen else [_silence(host, told[host]) for host in silent]
-    faults += [fault for shard in shards for fault in _faults(shard, wishes.restart)]
+    faults += [fault for shard in shards for fault in _faults(shard, wishes)]
     warnings = [warning for shard in shards for warning in _warnings(shard)]
     if not wishes.users:
         warnings += [_not_withheld(shard, told) for shard in shards]
@@ -247,13 +247,17 @@ def _not_withheld(shard: Shard, told: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _faults(shard: Shard, restart: bool) -> list[str]:
+def _faults(shard: Shard, wishes: Wishes) -> list[str]:
     """Return why a shard would be without a healthy copy on the way, or could not be handed over."""
     if _is_alone(shard) or not shard.primary or not shard.primary.host:
         return []
     name = label(shard)
     if shard.primary.trouble:
         return [f"{name}: {shard.primary.trouble}; mend that first"]
+    if shard.primary.host in wishes.settled:
+        # It stays what it is, so nobody has to take over.
+        return []
+    restart = wishes.restart
     knowingly = "or set redis_rollout_without_handover to restart, to have it away while it starts"
     if not shard.replicas:
         return [] if restart else [f"{name}: it has no replica to hand over to; give it one, {knowingly}"]

@@ -67,10 +67,35 @@ options:
     type: path
     default: /var/lib/redis
   modules:
-    description: The modules, as O(edgeops.redis_modules.redis_modules_confirm#module:modules) takes them.
+    description: The modules, as M(edgeops.redis_modules.redis_modules_confirm) takes them.
     type: list
     elements: dict
     default: []
+    suboptions:
+      name:
+        description: As MODULE LIST reports it.
+        type: str
+        required: true
+      state:
+        description: Whether it has to run, or must not.
+        type: str
+        choices: [present, absent]
+        default: present
+      path:
+        description: Where its file lies.
+        type: path
+        required: true
+      args:
+        description: The arguments that it must have been loaded with. Redis before 7.0 does not tell.
+        type: list
+        elements: str
+        default: []
+      version:
+        description: The version that MODULE LIST must report.
+        type: int
+      sha256:
+        description: The digest that the file on disk must have.
+        type: str
   packages:
     description: The packages whose versions are described, beside that of systemd.
     type: list
@@ -85,6 +110,10 @@ options:
     description: What M(edgeops.redis_modules.redis_firewall) has returned; empty where the table is nobody's business.
     type: dict
     default: {}
+  believe:
+    description: With V(false), no receipt is believed, so the host does not count as wanted.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - edgeops.redis_modules.redis
   - edgeops.redis_modules.redis.attributes
@@ -97,8 +126,8 @@ attributes:
   facts:
     support: full
 notes:
-  - But for O(state), O(unit) and the login, the options are for O(state=noted); what they say is kept in the
-    receipt.
+  - But for O(state), O(unit), O(believe) and the login, the options are for O(state=noted); what they say is kept in
+    the receipt.
   - O(state=noted) needs that O(state=compared) came before it in the same run, as what was declared is remembered from
     there.
 """
@@ -153,7 +182,7 @@ topology:
   returned: where RV(as_wanted)
   type: dict
 noted:
-  description: Whether a receipt was noted, or would be in check mode.
+  description: Whether a receipt was noted, or would be in check mode. It is no failure where none was.
   returned: with O(state=noted)
   type: bool
 """

@@ -21,7 +21,7 @@ def _path(host: str) -> Path:
 
 
 def keep_declared(host: str, digest: str) -> None:
-    """Remember the digest of what is declared of a host."""
+    """Remember the digest of what is declared of a host; an empty one forgets what was remembered."""
     _path(host).write_text(digest, encoding="utf-8")
 
 

@@ -264,31 +264,20 @@ def test_where_others_are_there_is_no_report_yet() -> None:
             "c: it failed or could not be reached",
         ],
     }
-    told = FILTERS["receipts_told"](["a"], hostvars, False)
-    assert told["others"] == ["a"]
-    assert len(told["lines"]) == 2
 
 
 def test_the_result_of_a_host_or_what_its_receipt_told() -> None:
     own = {"confirmed": True, "verdicts": []}
-    hostvars = {
-        "changed": {"found": own, "redis_receipt_found": BAD},
-        "as it was": {"redis_receipt_found": GOOD},
-        "looked at all the same": {"found": own, "redis_receipt_found": GOOD},
-        "failed": {"redis_receipt_found": BAD},
-        "gone": {},
-    }
-    assert FILTERS["results_of"](list(hostvars), hostvars, "found", "confirmation") == {
-        "changed": own,
-        "as it was": GOOD["confirmation"],
-        "looked at all the same": own,
-        "failed": {},
-        "gone": {},
-    }
-    assert FILTERS["results_of"](["as it was"], hostvars, "found", "") == {"as it was": {}}
-    assert FILTERS["results_of"](["as it was"], hostvars, "", "topology") == {"as it was": {"running": True}}
-    assert FILTERS["results_of"](["as it was"], hostvars, "found", "firewall") == {"as it was": {}}
-    assert FILTERS["results_of"]([], hostvars, "found", "") == {}
+    variables = [
+        {"found": own, "redis_receipt_found": BAD},
+        {"redis_receipt_found": GOOD},
+        {"redis_receipt_found": BAD},
+        {},
+    ]
+    first = FILTERS["first_results"]
+    confirmations = first(variables, "found", "redis_receipt_found.confirmation")
+    assert confirmations == [own, GOOD["confirmation"], {}, {}]
+    assert first(variables, "redis_receipt_found.topology") == [{}, {"running": True}, {}, {}]
 
 
 def served(number: int, **more: Any) -> dict[str, Any]:

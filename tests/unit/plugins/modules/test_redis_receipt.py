@@ -688,15 +688,25 @@ def test_a_receipt_waits_until_the_snapshot_is_closed(host: Host, waiting: Path)
 
 
 def test_without_an_open_snapshot_there_is_nowhere_to_wait(host: Host) -> None:
-    for check in (True, False):
-        found = host.note(check)
-        assert (found["noted"], found["differences"]) == (False, ["no snapshot is open in which it could wait"])
+    found = host.note()
+    assert (found["noted"], found["differences"]) == (False, ["no snapshot is open in which it could wait"])
+    # In check mode, none is taken; a true run would have one.
+    assert host.note(check=True)["noted"] is True
     assert not (host.root / "state").exists()
     (host.root / "modules" / "a.so").chmod(0o644)
     assert host.note()["differences"] == [
         "module a: drifted: mode is 0644, wanted 0640",
         "no snapshot is open in which it could wait",
     ]
+
+
+def test_what_a_run_that_died_has_noted_goes_whatever_comes_of_this_one(host: Host, waiting: Path) -> None:
+    assert host.note()["noted"] is True
+    assert host.note(check=True)["noted"] is True
+    assert waiting.exists()
+    (host.root / "modules" / "a.so").chmod(0o644)
+    assert host.note()["noted"] is False
+    assert not waiting.exists()
 
 
 def test_check_mode_writes_nothing(host: Host, waiting: Path) -> None:
@@ -708,12 +718,32 @@ def test_check_mode_writes_nothing(host: Host, waiting: Path) -> None:
     assert host.receipt.read_bytes() == former
 
 
-def test_a_receipt_that_can_not_be_written_is_a_failure_that_says_why(host: Host, waiting: Path) -> None:
-    waiting.mkdir()
+def test_a_receipt_that_can_not_be_written_is_no_reason_to_put_a_host_back(
+    host: Host, waiting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_receipt, "note", full)
     result = host.note()
-    assert result["failed"]
-    assert result["msg"].startswith("no receipt could be noted: ")
-    assert os.listdir(waiting.parent) == ["receipt.json"]
+    assert (result["noted"], "failed" in result) == (False, False)
+    assert "No space left on device" in result["differences"][0]
+    assert not waiting.exists()
+
+
+def test_no_receipt_is_believed_where_that_is_asked(host: Host) -> None:
+    result = host._run(redis_receipt.main, {"_declared": host.declared, "believe": False})
+    assert (result["as_wanted"], result["differences"]) == (
+        False,
+        ["no receipt is to be believed (redis_receipt_believe)"],
+    )
+
+
+def test_what_can_not_be_told_on_the_controller_is_the_difference_and_the_facts_come_all_the_same(host: Host) -> None:
+    result = host._run(redis_receipt.main, {"_unknown": "a can't be told"})
+    assert (result["as_wanted"], result["differences"]) == (False, ["a can't be told"])
+    assert result["ansible_facts"]["ansible_architecture"] == os.uname().machine
+    assert result["ansible_facts"]["ansible_os_family"] in ("Debian", "RedHat")
 
 
 def test_the_digest_of_what_is_declared_is_shown_by_nobody(host: Host) -> None:
