@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from typing import Any, Mapping
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
@@ -107,7 +107,12 @@ class ActionModule(ActionBase):
         modules = args.pop("modules", None) or []
         if own["of"] is not None:
             sources, headers = _builders.sources_of(own["of"]), _builders.headers_of(own["of"])
-            return self._ask({**args, "_sources": sources, "_headers": headers}, task_vars)
+            # A builder that can't be reached or asked may not be needed; the plan tells. Only here is that no failure.
+            try:
+                answer = self._ask({**args, "_sources": sources, "_headers": headers}, task_vars)
+            except AnsibleConnectionFailure as error:
+                return {"changed": False, "msg": str(error)}
+            return {"changed": False, "msg": answer.get("msg", "")} if answer.get("failed") else answer
         wanted = [self._want(entry, task_vars) for entry in modules if entry.get("state") != "absent"]
         name = header_wanted(wanted, header, header_sha256)
         sources = {want["name"]: [want["source_digest"]] for want in wanted}

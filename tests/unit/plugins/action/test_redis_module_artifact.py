@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.edgeops.redis_modules.plugins.action import redis_module_artifact as action
@@ -75,7 +75,7 @@ class Host:
     """A host that answers as it is told; remembers how the module was run and what was sent."""
 
     def __init__(self) -> None:
-        self.answers: list[dict[str, Any]] = []
+        self.answers: list[Any] = []
         self.ran: list[dict[str, Any]] = []
         self.sent: list[str] = []
         self.files: list[list[str]] = []
@@ -85,7 +85,10 @@ class Host:
         assert module_name == "edgeops.redis_modules.redis_module_artifact"
         self.files.append(self.names(base64.b64decode(module_args.get("_content", ""))))
         self.ran.append({key: value for key, value in module_args.items() if key != "_content"})
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
 
     @staticmethod
     def names(archive: bytes) -> list[str]:
@@ -221,6 +224,11 @@ class TestLook:
         assert act(of=of) == LOOK
         assert host.ran[0]["_sources"] == {"a": ["1", "2"]}
         assert host.ran[0]["_headers"] == ["6.0.16", "7.0.15"]
+
+    def test_a_builder_that_can_not_be_asked_is_no_failure_yet(self, act: Any, host: Host) -> None:
+        host.answers = [{"failed": True, "msg": "no Python"}, AnsibleConnectionFailure("no route")]
+        assert act(of=[]) == {"changed": False, "msg": "no Python"}
+        assert act(of=[]) == {"changed": False, "msg": "no route"}
 
     def test_the_controller_looks_at_itself(self, act: Any, host: Host, tmp_path: Path) -> None:
         sources(tmp_path / "inventory" / "src")
