@@ -113,7 +113,7 @@ class ActionModule(ActionBase):
             except AnsibleConnectionFailure as error:
                 return {"changed": False, "msg": str(error)}
             return {"changed": False, "msg": answer.get("msg", "")} if answer.get("failed") else answer
-        wanted = [self._want(entry, task_vars) for entry in modules if entry.get("state") != "absent"]
+        wanted = self._wants([entry for entry in modules if entry.get("state") != "absent"], task_vars)
         name = header_wanted(wanted, header, header_sha256)
         sources = {want["name"]: [want["source_digest"]] for want in wanted}
         answer = self._ask({**args, "_sources": sources, "_headers": [name] if name else []}, task_vars)
@@ -125,6 +125,18 @@ class ActionModule(ActionBase):
             named = _builders.header_of(answer)
             answer["controller"] = here.look(_workshop.Wanted(sources, [named] if named else []), "")
         return answer
+
+    def _wants(self, entries: list[dict[str, Any]], task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what the modules are made of, or fail with what is missing, of all of them at once."""
+        wanted, faults = [], []
+        for entry in entries:
+            try:
+                wanted.append(self._want(entry, task_vars))
+            except AnsibleActionFail as error:
+                faults.append(str(error.message))
+        if faults:
+            raise AnsibleActionFail("\n".join(faults))
+        return wanted
 
     def _want(self, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a module is made of, or fail with what is missing."""

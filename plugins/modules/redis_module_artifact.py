@@ -294,7 +294,7 @@ def build(module: AnsibleModule, workshop: _workshop.Workshop, folder: str) -> d
 
 
 def lay(module: AnsibleModule, workshop: _workshop.Workshop, folder: str) -> dict[str, Any]:
-    """Take in what was made elsewhere. Raises one of DAMAGES, with the module's name."""
+    """Take in what was made elsewhere. Raises BuildError, with a line for each module that can't be."""
 
     def download(url: str) -> str:
         """Return a local copy of what a URL names. Raises OSError."""
@@ -303,14 +303,18 @@ def lay(module: AnsibleModule, workshop: _workshop.Workshop, folder: str) -> dic
             shutil.copyfileobj(open_url(url, timeout=30), stream)
         return str(path)
 
-    artifacts, changed = {}, False
+    artifacts, changed, faults = {}, False, []
     for piece in module.params["modules"]:
         try:
             manifest, new = workshop.lay(piece, folder, download, module.params["keep"])
         except _workshop.DAMAGES as error:
-            raise _build.BuildError(f"module {piece['name']}: {error}") from error
+            # Of all modules at once, so that one run tells all that is to be mended.
+            faults.append(f"module {piece['name']}: {error}")
+            continue
         artifacts[piece["name"]] = workshop.told(manifest)
         changed = changed or new
+    if faults:
+        raise _build.BuildError("\n".join(faults))
     return {"changed": changed, "artifacts": artifacts}
 
 
