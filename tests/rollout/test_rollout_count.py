@@ -23,7 +23,6 @@ def test_an_upgrade_costs_no_more_tasks_and_round_trips_than_it_has_to(
     for host in fleet[1:]:
         tasks = [task for task in done.tasks(host) if not any(name in task for name in BUILDING)]
         assert len(tasks) <= MOST_TASKS, "\n".join(tasks)
-        # Facts may come from the cache of an earlier run.
         trips = [task for task in done.round_trips(host) if not any(name in task for name in BUILDING)]
         assert 0 < len(trips) <= MOST_ROUND_TRIPS, "\n".join(trips)
         assert host.modules() == {"handed": 1}
