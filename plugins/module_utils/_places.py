@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 
 STATE = "/var/lib/edgeops-redis-modules"
@@ -41,3 +42,18 @@ def keep_noted(folder: str, unit: str) -> None:
     """Make the receipt that waits in a snapshot the one of the host, where there is one. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.rename(noted(folder), receipt(unit))
+
+
+def is_left(path: str) -> bool:
+    """Whether the folder of a trial is what a dead process left: a live one holds it (see _trial.Workshop)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)

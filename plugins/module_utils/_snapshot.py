@@ -9,7 +9,6 @@ run begins is kept: it is the last state that is known to have been whole.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import io
 import json
@@ -121,24 +120,9 @@ def close(folder: str) -> None:
     trials = [os.path.join(os.path.dirname(path), _release.STAGED) for path in module_paths(snapshot)]
     # A trial on the host's own data has a copy of them. One that another instance's rollout is at lives on.
     beside = glob.glob(f"{glob.escape(os.path.dirname(folder))}/redis-trial-*")
-    trials += [path for path in beside if _is_left(path)]
+    trials += [path for path in beside if _places.is_left(path)]
     for path in trials:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_left(path: str) -> bool:
-    """Whether the folder of a trial is what a dead process left: a live one holds it (see _trial.Workshop)."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def put_back(snapshot: Snapshot) -> list[str]:

@@ -362,6 +362,7 @@ def run(module: AnsibleModule) -> None:
         directives = _conf.parse(params["conf"])
     except _conf.ConfError as error:
         module.fail_json(msg=f"redis.conf: {error}", version=version)
+    _trial.clear_left(module.run_command)
     try:
         result = Rehearsal(module, version, directives).run()
     except _rehearsal.TrialError as refused:

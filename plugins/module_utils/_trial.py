@@ -10,6 +10,7 @@ data, and is bounded in time from outside even if whoever started it dies.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import pwd
 import re
@@ -18,10 +19,21 @@ import tempfile
 import time
 from typing import Any, Hashable, Mapping, NamedTuple, Protocol, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _host, _memo, _sandbox, _unit
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _client,
+    _conf,
+    _host,
+    _memo,
+    _places,
+    _sandbox,
+    _unit,
+)
 
 LIMIT = 30
 """Seconds after which a throwaway server is ended from outside, whatever happens."""
+
+PREFIX = "redis-trial-"
+"""What the name of each trial's folder, and of its unit, begins with."""
 
 POLL_SECONDS = 0.005
 ANSWER_SECONDS = 5.0
@@ -77,6 +89,27 @@ class Visit(Protocol):
         """May raise what it likes; NotReachedError means that the server ended meanwhile."""
 
 
+def clear_left(run: _host.Run, bases: Sequence[str] = ("/run", _places.STATE)) -> list[str]:
+    """Take away what processes that died in a trial have left: their servers' units and their folders; return these.
+
+    systemd ends such a server in time, and keeps its unit as one that failed.
+    """
+    # Another instance's trial that has just made its folder holds it in a moment.
+    young = time.time() - 2
+    left = [
+        path
+        for base in bases
+        for path in glob.glob(f"{glob.escape(base)}/{PREFIX}*")
+        if _places.is_left(path) and os.stat(path).st_mtime < young
+    ]
+    for path in left:
+        unit = os.path.basename(path) + ".service"
+        run(["systemctl", "stop", unit])
+        run(["systemctl", "reset-failed", unit])
+        shutil.rmtree(path, ignore_errors=True)
+    return left
+
+
 class Workshop:
     """A folder for throwaway servers of one service, one after another; it is gone when the block ends."""
 
@@ -90,7 +123,7 @@ class Workshop:
     def __enter__(self) -> Workshop:
         """Make the folder. Raises OSError, and KeyError where there is no such user."""
         self.account = pwd.getpwnam(self.service.user)
-        self.folder = tempfile.mkdtemp(prefix="redis-trial-", dir=self.base)
+        self.folder = tempfile.mkdtemp(prefix=PREFIX, dir=self.base)
         # As long as this process lives, nobody clears it away as what a dead one left.
         self.live = os.open(self.folder, os.O_RDONLY)
         fcntl.flock(self.live, fcntl.LOCK_SH)

@@ -42,7 +42,7 @@ def test_what_a_dead_run_had_begun_may_go_on_to_its_end(
         upgrade = Upgrade(probes, built["handed"], number)
         going_on = lambda: r12.sh("kill -CONT $(pgrep -x python3)")  # noqa: E731
         lab.ansible.killed(r12, upgrade.modules, step, 0.2, going_on, **upgrade.variables)
-        until(lambda: not r12.sh("pgrep -x python3", check=False), "what was begun on the host is over")
+        until(lambda: not r12.sh("pgrep -x python3", check=False), "what was begun on the host is over", 120)
         runs(r12, f"its controller died in {step}")
         lab.ansible([r12], upgrade.modules, **upgrade.variables).good()
         upgrade.check(r12, f"its controller died in {step}")
