@@ -114,6 +114,12 @@ options:
     description: With V(false), no receipt is believed, so the host does not count as wanted.
     type: bool
     default: true
+  _declared:
+    description: The action's own - the digest of all that is declared.
+    type: str
+  _unknown:
+    description: The action's own - why that can't be told.
+    type: str
 extends_documentation_fragment:
   - edgeops.redis_modules.redis
   - edgeops.redis_modules.redis.attributes

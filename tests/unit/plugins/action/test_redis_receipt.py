@@ -169,15 +169,15 @@ def test_a_template_is_worked_out_and_counts_as_what_comes_of_it(host: Host) -> 
 
 def test_ansibles_own_text_and_dictionaries_are_plain_in_it() -> None:
     loaded = DataLoader().load("a: b\nc: {d: 1, e: 1.5, f: [x, {g: h}, true, null]}\n", file_name="/vars.yml")
-    assert type(loaded) is not dict
-    assert type(loaded["a"]) is not str
+    assert loaded.__class__ is not dict
+    assert loaded["a"].__class__ is not str
     wanted = {"a": "b", "c": {"d": 1, "e": 1.5, "f": ["x", {"g": "h"}, True, None]}}
     found = _declared.plain(loaded)
     assert found == wanted
     for value in (found, found["c"], found["c"]["f"][1]):
-        assert type(value) is dict
+        assert value.__class__ is dict
         assert {type(key) for key in value} == {str}
-    assert type(found["c"]["f"]) is list
+    assert found["c"]["f"].__class__ is list
     assert {type(text) for text in (found["a"], found["c"]["f"][0], found["c"]["f"][1]["g"])} == {str}
     assert json.dumps(found) == json.dumps(wanted)
 
