@@ -54,6 +54,11 @@ Without an entry the page says that the reason was not given yet, and a unit tes
 
 NOT_GIVEN = "reason not given yet"
 NOT_YET = "Not measured yet."
+PICTURES = {
+    "fleet": "![Times beside the rollout's](benchmarks-fleet.svg)",
+    "growth": "![Time and memory for each host](benchmarks-growth.svg)",
+}
+"""What is drawn of a table, once there is something to draw."""
 
 
 # ---------------------------------------------------------------- comparisons
@@ -260,4 +265,8 @@ def between(text: str, name: str, content: str) -> str:
 
 def tables(figures: Figures) -> dict[str, str]:
     """Return all that stands on the page, by the names of its marks."""
-    return {"fleet": compared(figures), "growth": growth(figures), "settings": settings(figures)}
+    found = {"fleet": compared(figures), "growth": growth(figures), "settings": settings(figures)}
+    return {
+        name: f"{table}\n\n{PICTURES[name]}" if name in PICTURES and table != NOT_YET else table
+        for name, table in found.items()
+    }
