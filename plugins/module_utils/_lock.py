@@ -11,7 +11,6 @@ again. Where nobody can tell, the lock counts as held.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import fcntl
 import getpass
 import hashlib
@@ -60,7 +59,7 @@ class Holder(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """For a module's result, with the time as ISO 8601 in UTC."""
-        return {**self._asdict(), "since": iso(self.since)}
+        return {**self._asdict(), "since": _places.iso(self.since)}
 
 
 class Taken(NamedTuple):
@@ -68,11 +67,6 @@ class Taken(NamedTuple):
 
     found: Holder | None
     taken_over: bool
-
-
-def iso(seconds: int) -> str:
-    """Return a time as ISO 8601 in UTC."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def ago(seconds: int) -> str:
@@ -110,8 +104,8 @@ def refusal(found: Holder, path: str, now: int) -> str:
         holder = f"nobody knows whom, as {path} can't be read"
         wait = "Look whether a rollout of this host runs. Should there be none"
     return (
-        f"this host's lock is held by {holder}, since {iso(found.since)}, {ago(now - found.since)}. {wait}, run again "
-        "with -e redis_rollout_take_over_lock=true, which takes the lock from whoever holds it"
+        f"this host's lock is held by {holder}, since {_places.iso(found.since)}, {ago(now - found.since)}. {wait}, "
+        "run again with -e redis_rollout_take_over_lock=true, which takes the lock from whoever holds it"
     )
 
 

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import time
 
 STATE = "/var/lib/edgeops-redis-modules"
 LOCK = f"{STATE}/rollout.lock"
@@ -44,16 +44,6 @@ def keep_noted(folder: str, unit: str) -> None:
         os.rename(noted(folder), receipt(unit))
 
 
-def is_left(path: str) -> bool:
-    """Whether the folder of a trial is what a dead process left: a live one holds it (see _trial.Workshop)."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+def iso(seconds: int) -> str:
+    """Return a time as ISO 8601 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import time
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
@@ -356,8 +355,3 @@ def firewall(look: Look, seen: Seen) -> dict[str, Any]:
     if not look.firewall:
         return {}
     return {**look.firewall, "differences": [], "in_force": True, "counters": seen.counters}
-
-
-def iso(seconds: int) -> str:
-    """Return a time as ISO 8601 in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -22,6 +22,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _host,
     _places,
     _release,
+    _scratch,
     _topology,
 )
 
@@ -119,8 +120,8 @@ def close(folder: str) -> None:
             _release.remove(temporary)
     trials = [os.path.join(os.path.dirname(path), _release.STAGED) for path in module_paths(snapshot)]
     # A trial on the host's own data has a copy of them. One that another instance's rollout is at lives on.
-    beside = glob.glob(f"{glob.escape(os.path.dirname(folder))}/redis-trial-*")
-    trials += [path for path in beside if _places.is_left(path)]
+    beside = glob.glob(f"{glob.escape(os.path.dirname(folder))}/{_scratch.TRIAL}*")
+    trials += [path for path in beside if _scratch.is_left(path)]
     for path in trials:
         shutil.rmtree(path, ignore_errors=True)
 

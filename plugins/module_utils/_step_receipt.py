@@ -78,7 +78,7 @@ def _compared(module: AnsibleModule, path: str) -> dict[str, Any]:
     receipt = _receipt.load(path)
     if receipt is None:
         return {"as_wanted": False, "differences": ["no rollout has left a receipt here"], "reached": ""}
-    reached = {"reached": _receipt.iso(receipt.reached)}
+    reached = {"reached": _places.iso(receipt.reached)}
     different = _receipt.differences(receipt, module.params["_declared"], receipt.seen)
     different += _receipt.unfinished(receipt.look.unit)
     if different:
@@ -130,7 +130,7 @@ def noted(module: AnsibleModule) -> dict[str, Any]:
     if not module.check_mode:
         receipt = _receipt.Receipt(params["_declared"], now, look, salt, seen.state)
         _receipt.note(_places.noted(folder), receipt)
-    return {"noted": True, "differences": [], "reached": _receipt.iso(now)}
+    return {"noted": True, "differences": [], "reached": _places.iso(now)}
 
 
 SPEC: dict[str, Any] = {

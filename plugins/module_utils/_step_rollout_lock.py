@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _lock
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _lock, _places
 
 
 def told(found: _lock.Holder | None) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def hold(module: AnsibleModule) -> dict[str, Any]:
     taken = _lock.hold(params["path"], params["owner"], params["gone"], params["take_over"], module.check_mode)
     if taken.found and taken.taken_over and taken.found.run not in params["gone"]:
         whose = taken.found.who or "nobody knows whom"
-        module.warn(f"the lock of {whose}, held since {_lock.iso(taken.found.since)}, was taken over, as you asked")
+        module.warn(f"the lock of {whose}, held since {_places.iso(taken.found.since)}, was taken over, as you asked")
     return {"holder": told(taken.found), "taken_over": taken.taken_over}
 
 

@@ -25,6 +25,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _rehearsal,
     _release,
     _sandbox,
+    _scratch,
     _selinux,
     _smoke,
     _trial,
@@ -362,7 +363,7 @@ def run(module: AnsibleModule) -> None:
         directives = _conf.parse(params["conf"])
     except _conf.ConfError as error:
         module.fail_json(msg=f"redis.conf: {error}", version=version)
-    _trial.clear_left(module.run_command)
+    _scratch.clear_left(module.run_command)
     try:
         result = Rehearsal(module, version, directives).run()
     except _rehearsal.TrialError as refused:

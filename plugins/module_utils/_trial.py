@@ -9,13 +9,10 @@ data, and is bounded in time from outside even if whoever started it dies.
 
 from __future__ import annotations
 
-import fcntl
-import glob
+import contextlib
 import os
 import pwd
 import re
-import shutil
-import tempfile
 import time
 from typing import Any, Hashable, Mapping, NamedTuple, Protocol, Sequence
 
@@ -24,16 +21,13 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _conf,
     _host,
     _memo,
-    _places,
     _sandbox,
+    _scratch,
     _unit,
 )
 
 LIMIT = 30
 """Seconds after which a throwaway server is ended from outside, whatever happens."""
-
-PREFIX = "redis-trial-"
-"""What the name of each trial's folder, and of its unit, begins with."""
 
 POLL_SECONDS = 0.005
 ANSWER_SECONDS = 5.0
@@ -89,27 +83,6 @@ class Visit(Protocol):
         """May raise what it likes; NotReachedError means that the server ended meanwhile."""
 
 
-def clear_left(run: _host.Run, bases: Sequence[str] = ("/run", _places.STATE)) -> list[str]:
-    """Take away what processes that died in a trial have left: their servers' units and their folders; return these.
-
-    systemd ends such a server in time, and keeps its unit as one that failed.
-    """
-    # Another instance's trial that has just made its folder holds it in a moment.
-    young = time.time() - 2
-    left = [
-        path
-        for base in bases
-        for path in glob.glob(f"{glob.escape(base)}/{PREFIX}*")
-        if _places.is_left(path) and os.stat(path).st_mtime < young
-    ]
-    for path in left:
-        unit = os.path.basename(path) + ".service"
-        run(["systemctl", "stop", unit])
-        run(["systemctl", "reset-failed", unit])
-        shutil.rmtree(path, ignore_errors=True)
-    return left
-
-
 class Workshop:
     """A folder for throwaway servers of one service, one after another; it is gone when the block ends."""
 
@@ -118,24 +91,19 @@ class Workshop:
         self.service = service
         self.base = base
         self.folder = ""
-        self.live = -1
+        self.held = contextlib.ExitStack()
 
     def __enter__(self) -> Workshop:
         """Make the folder. Raises OSError, and KeyError where there is no such user."""
         self.account = pwd.getpwnam(self.service.user)
-        self.folder = tempfile.mkdtemp(prefix=PREFIX, dir=self.base)
-        # As long as this process lives, nobody clears it away as what a dead one left.
-        self.live = os.open(self.folder, os.O_RDONLY)
-        fcntl.flock(self.live, fcntl.LOCK_SH)
+        self.folder = self.held.enter_context(_scratch.folder(_scratch.TRIAL, self.base))
         os.chown(self.folder, self.account.pw_uid, self.account.pw_gid)
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """Leave nothing behind."""
         self.server.end()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.live >= 0:
-            os.close(self.live)
+        self.held.close()
 
     def path(self, name: str) -> str:
         """Return the path of a file in the folder."""

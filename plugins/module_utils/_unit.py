@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from typing import Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _memo
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _conf, _host, _memo, _scratch
 
 
 def dropin_path(unit: str) -> str:
@@ -44,16 +43,13 @@ mv "$new" "$conf"
 
 def kept(run: _host.Run, text: str) -> str:
     """Return a redis.conf as the next start is going to read it. Raises OSError."""
-    folder = tempfile.mkdtemp(prefix="redis-conf-", dir="/run")
-    try:
+    with _scratch.folder(_scratch.CONF) as folder:
         path = os.path.join(folder, "redis.conf")
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)
         run(["/bin/sh", "-c", KEEPER_SCRIPT, "keep-loadmodule", path])
         with open(path, encoding="utf-8", errors="surrogateescape") as stream:
             return stream.read()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def completed(dropin: str, unit: str, directives: Sequence[_conf.Directive], conf_path: str) -> str:
@@ -98,8 +94,7 @@ def faults(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
 
 
 def _verified(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str]:
-    folder = tempfile.mkdtemp(prefix="redis-dropin-", dir="/run")
-    try:
+    with _scratch.folder(_scratch.DROPIN) as folder:
         shutil.copy(fragment, os.path.join(folder, unit))
         os.mkdir(os.path.join(folder, unit + ".d"))
         path = os.path.join(folder, unit + ".d", "check.conf")
@@ -110,8 +105,6 @@ def _verified(run: _host.Run, unit: str, fragment: str, dropin: str) -> list[str
             environ_update={"LC_ALL": "C", "SYSTEMD_COLORS": "0", "SYSTEMD_LOG_COLOR": "0"},
         )
         return telling_lines(out + err, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def telling_lines(output: str, path: str) -> list[str]:

@@ -12,6 +12,7 @@ from rollout_kit import CONF, DROPIN, FOLDER, SNAPSHOT, UNIT, Entry, Host, until
 
 MOMENTS = (
     ("redis_trial", 0.0),
+    ("redis_trial", 0.05),
     ("redis_trial", 0.5),
     ("redis_snapshot state=taken", 0.0),
     ("redis_modules_place 'present'", 0.0),
@@ -70,7 +71,7 @@ class Upgrade:
         left = host.sh(
             f"find /etc/redis {FOLDER} /etc/systemd/system -name '.*.new' -o -name 'tmp*'; "
             f"find /etc/redis -type f -perm 600 -not -name '*.before-edgeops'; "
-            f"ls -d /run/redis-trial-* /run/redis-dropin-* {SNAPSHOT} {TRIALS} 2>/dev/null; "
+            f"ls -d /run/redis-trial-* /run/redis-dropin-* /run/redis-conf-* {SNAPSHOT} {TRIALS} 2>/dev/null; "
             "systemctl list-units --all --plain --no-legend 'redis-trial-*'",
             check=False,
         )

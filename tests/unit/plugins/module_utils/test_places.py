@@ -45,3 +45,8 @@ def test_a_receipt_waits_in_the_snapshot_and_counts_from_when_it_is_kept(
     _places.keep_noted(str(folder), "redis-two")
     assert Path(_places.receipt("redis-two")).read_text() == "noted"
     assert os.listdir(folder) == []
+
+
+def test_a_time() -> None:
+    assert _places.iso(0) == "1970-01-01T00:00:00Z"
+    assert _places.iso(1_000_000_000) == "2001-09-09T01:46:40Z"

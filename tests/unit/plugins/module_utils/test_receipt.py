@@ -323,7 +323,3 @@ class TestReport:
             "counters": {"accepted": 5},
         }
         assert _receipt.firewall(LOOK._replace(firewall={}), self.SEEN) == {}
-
-    def test_a_time(self) -> None:
-        assert _receipt.iso(0) == "1970-01-01T00:00:00Z"
-        assert _receipt.iso(RECEIPT.reached) == "2001-09-09T01:46:40Z"

@@ -13,7 +13,7 @@ from typing import Any, Sequence
 
 import pytest
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _places, _sandbox, _trial
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _conf, _sandbox, _scratch, _trial
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._client import LoadedModule
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._trial import Trial
 
@@ -320,27 +320,7 @@ class TestWorkshop:
 
     def test_its_folder_is_not_taken_for_what_a_dead_one_left(self, script: Any, tmp_path: Path) -> None:
         with _trial.Workshop(ScriptServer(), script(""), str(tmp_path)) as shop:
-            assert not _places.is_left(shop.folder)
-            os.mkdir(tmp_path / "redis-trial-left")
-            assert _places.is_left(str(tmp_path / "redis-trial-left"))
-
-    def test_what_a_dead_one_left_goes_with_its_unit_and_nothing_else_does(self, script: Any, tmp_path: Path) -> None:
-        ran: list[list[str]] = []
-
-        def run(words: list[str]) -> tuple[int, str, str]:
-            ran.append(words)
-            return 0, "", ""
-
-        with _trial.Workshop(ScriptServer(), script(""), str(tmp_path)) as shop:
-            for name in ("redis-trial-left", "redis-trial-just-made", "other"):
-                os.mkdir(tmp_path / name)
-            for path in (shop.folder, tmp_path / "redis-trial-left", tmp_path / "other"):
-                os.utime(path, (1, 1))
-            assert _trial.clear_left(run, [str(tmp_path)]) == [str(tmp_path / "redis-trial-left")]
-            assert os.path.isdir(shop.folder)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "redis-trial-just-made", "server"]
-        unit = "redis-trial-left.service"
-        assert ran == [["systemctl", "stop", unit], ["systemctl", "reset-failed", unit]]
+            assert not _scratch.is_left(shop.folder)
 
     def test_one_that_is_killed(self, outcome: Any) -> None:
         assert outcome("kill -11 $$\n").error == "killed by signal 11"

@@ -55,7 +55,7 @@ def test_systemd_sees_the_units_own_file_and_the_drop_in_and_nothing_is_left(
     fragment = tmp_path / "packaged.service"
     fragment.write_text("[Service]\nExecStart=/bin/true\n")
     work = tmp_path / "work"
-    monkeypatch.setattr(_unit.tempfile, "mkdtemp", lambda prefix, dir: work.mkdir() or str(work))
+    monkeypatch.setattr(_unit._scratch.tempfile, "mkdtemp", lambda prefix, dir: work.mkdir() or str(work))
     seen: list[Any] = []
 
     def run(words: list[str], **_options: Any) -> Any:
