@@ -17,8 +17,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,14 +166,15 @@ class Host:
         self.sh(f"{timer}={seconds} nft delete table inet cut && {timer}=0.3 nft {shlex.quote(rules)}")
         until(self.is_cut_off, f"{self.name} is cut off")
 
-    def stopping(self, step: str, after: float) -> subprocess.Popen[str]:
-        """Return what stops Ansible's process on this host, where it is, I(after) seconds into a step, and ends then.
+    @contextmanager
+    def stopping(self, step: str, after: float) -> Iterator[subprocess.Popen[str]]:
+        """Yield what stops Ansible's process on this host, where it is, I(after) seconds into a step, and ends then.
 
         I(step) is a module and words of its arguments: each is logged as it begins.
         """
         module, _space, words = step.partition(" ")
         script = (
-            f"exec 3< <(journalctl --follow --lines=0 --output=cat -t ansible-{module}); follows=$!; echo ready; "
+            f"exec 3< <(journalctl --follow --lines=0 --output=cat -t ansible-{module}); follows=$!; echo $PPID; "
             f"while read -r line <&3; do [[ $line == *{shlex.quote(words)}* ]] && break; done; "
             f"sleep {after}; kill -STOP $(pgrep -x python3); kill $follows"
         )
@@ -181,8 +183,13 @@ class Host:
             [*self.ssh, f"root@{self.address}", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
         assert watch.stdout is not None
-        assert watch.stdout.readline() == "ready\n"
-        return watch
+        pid = int(watch.stdout.readline())
+        try:
+            yield watch
+        finally:
+            # The end of its connection does not end it; it would stop a later run's process.
+            self.sh(f"kill {pid}", check=False)
+            watch.communicate()
 
     def is_cut_off(self) -> bool:
         """Whether it refuses SSH."""
@@ -405,24 +412,22 @@ class Ansible:
         I(step) is a module and words of its arguments, as it logs them. With I(meanwhile), that is called in the place
         of the kill on the host. A run may be over before the kill, where that comes later than the step's beginning.
         """
-        watch = host.stopping(step, after)
-        process = self.start(self.playbook, self.inventory([host], {**variables, "redis_modules": modules}))
-        watchdog = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
-        watchdog.start()
-        try:
-            until(lambda: watch.poll() is not None or process.poll() is not None, f"{step} or the end", LONGEST)
-            over = process.poll() == 0 and after > 0
-            assert over or watch.poll() == 0, f"it ended before {step}:\n{process.communicate()[0]}"
-            if meanwhile:
-                meanwhile()
-        finally:
-            watchdog.cancel()
-            watch.kill()
-            watch.communicate()
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            assert process.stdout is not None
-            rest = "" if process.stdout.closed else process.communicate()[0]
+        with host.stopping(step, after) as watch:
+            process = self.start(self.playbook, self.inventory([host], {**variables, "redis_modules": modules}))
+            watchdog = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
+            watchdog.start()
+            try:
+                until(lambda: watch.poll() is not None or process.poll() is not None, f"{step} or the end", LONGEST)
+                over = process.poll() == 0 and after > 0
+                assert over or watch.poll() == 0, f"it ended before {step}:\n{process.communicate()[0]}"
+                if meanwhile:
+                    meanwhile()
+            finally:
+                watchdog.cancel()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                assert process.stdout is not None
+                rest = "" if process.stdout.closed else process.communicate()[0]
         if not meanwhile:
             host.sh("kill -KILL $(pgrep -x python3)", check=False)
         return rest
