@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -410,7 +410,7 @@ class Ansible:
         """Start a rollout and kill all of it, on the host as well, I(after) seconds into a step there.
 
         I(step) is a module and words of its arguments, as it logs them. With I(meanwhile), that is called in the place
-        of the kill on the host. A run may be over before the kill, where that comes later than the step's beginning.
+        of the kill on the host. The last step may be over before the kill reaches it.
         """
         with host.stopping(step, after) as watch:
             process = self.start(self.playbook, self.inventory([host], {**variables, "redis_modules": modules}))
@@ -418,8 +418,9 @@ class Ansible:
             watchdog.start()
             try:
                 until(lambda: watch.poll() is not None or process.poll() is not None, f"{step} or the end", LONGEST)
-                over = process.poll() == 0 and after > 0
-                assert over or watch.poll() == 0, f"it ended before {step}:\n{process.communicate()[0]}"
+                with suppress(subprocess.TimeoutExpired):
+                    watch.wait(after + 10)
+                assert watch.poll() == 0, f"it ended before {step}:\n{process.communicate()[0]}"
                 if meanwhile:
                     meanwhile()
             finally:
