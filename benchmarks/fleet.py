@@ -90,7 +90,7 @@ COLD = "no connection left from the run before"
 SEARCHED = "no `interpreter_python`"
 FACTS: dict[str, list[str]] = {
     "none": [],
-    "`!all,!min,distribution,pkg_mgr`, as the rollout reads": ["!all", "!min", "distribution", "pkg_mgr"],
+    "`!all,!min,distribution,pkg_mgr`, as the other playbooks read": ["!all", "!min", "distribution", "pkg_mgr"],
     "all, as without a word": ["all"],
 }
 
@@ -257,7 +257,7 @@ def change_all(fleet: Fleet, pairs: int | None) -> Figures:
     first: Case = {"ours": [], "plain": []}
     upgrade: Case = {"ours": [], "plain": []}
     size = min(FLEET, fleet.most)
-    for number in range(pairs or 3):
+    for number in range(pairs or 2):
         for who in in_turns(number, "ours", "plain"):
             names = fleet.fresh(size)
             for rounds in (first, upgrade):
@@ -288,7 +288,7 @@ def change_settings(fleet: Fleet, pairs: int | None) -> Figures:
     fleet.converge(names)
     found: dict[str, Case] = {name: {"ours": [], "floor": []} for name in SETTINGS}
     facts: dict[str, Case] = {name: {"seconds": []} for name in FACTS}
-    for number in range(pairs or 3):
+    for number in range(pairs or 2):
         for name in in_turns(number, *found):
             more = ["--extra-vars=ansible_python_interpreter=auto_silent"] if name == SEARCHED else []
             say(name)
@@ -362,19 +362,25 @@ def change_one(fleet: Fleet, pairs: int | None) -> Figures:
     return {"outage": found}
 
 
-def memory(session: int) -> int:
-    """Return the bytes that all processes of a session have in memory; what they share is counted once."""
-    total = 0
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
+def memory(root: int) -> int:
+    """Return the bytes that a process and all that descend from it have in memory; what they share is counted once.
+
+    By parents, as each worker of ansible-core makes a session of its own.
+    """
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError):  # it ended meanwhile
-            # After the name in brackets: state, parent, group, session.
-            fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                found = re.search(
-                    r"^Pss: +(\d+) kB", (folder / "smaps_rollup").read_text(encoding="utf-8"), re.MULTILINE
-                )
+            # After the name in brackets: state, parent.
+            parents[int(path.parent.name)] = int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    total = 0
+    for pid in parents:
+        above = pid
+        while above not in (root, 0):
+            above = parents.get(above, 0)
+        if above == root:
+            with suppress(OSError):
+                told = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+                found = re.search(r"^Pss: +(\d+) kB", told, re.MULTILINE)
                 total += int(found[1]) * 1024 if found else 0
     return total
 
@@ -407,7 +413,7 @@ def grow(fleet: Fleet, pairs: int | None) -> Figures:
         names = fleet.grow(size)
         fleet.converge(names)
         rounds: Case = {"seconds": [], "memory": []}
-        for _ in range(pairs or 3):
+        for _ in range(pairs or 2):
             rounds["seconds"].append(fleet.same("ours", names))
             rounds["memory"].append(most_memory(fleet.start("ours", names)))
             say(f"memory: {rounds['memory'][-1] / 1e6:.0f} MB")
