@@ -47,13 +47,13 @@ FLAT = 1.1
 """A figure for each host of a larger fleet is called flat up to this many times that of the smaller one."""
 
 SHARED = (
-    "two cores do the work of the controller and of all hosts, so that a trip to all of them takes about 10 s, "
-    "whatever it does; the rollout makes half as many as the plain playbook, but one of them starts a second server "
+    "two cores do the work of the controller and of all hosts, so that each trip to all of them takes at least as long "
+    "as one command does above; the rollout makes fewer than the plain playbook, but one of them starts a second server "
     "on each host, for the trial"
 )
 EDGE = (
-    "the look itself takes 0.05 s of a host; the most is the start of Python, Ansible's own part and redis-py there, "
-    "on two cores for all hosts"
+    "most of a look is the start of Python, Ansible's own part and redis-py on each host, and two cores do the work of "
+    "the controller and of all hosts"
 )
 REASONS: dict[str, str] = {
     "first/27/plain": SHARED,
