@@ -47,8 +47,8 @@ FLAT = 1.1
 """A figure for each host of a larger fleet is called flat up to this many times that of the smaller one."""
 
 SHARED = (
-    "two cores do the work of the controller and of all hosts, so that each trip to all of them takes at least as long "
-    "as one command does above; the rollout makes fewer than the plain playbook, but one of them starts a second server "
+    "two cores do the work of the controller and of all hosts, so each trip to all of them takes at least as long as "
+    "one command does above; the rollout makes fewer than the plain playbook, but one of them starts a second server "
     "on each host, for the trial"
 )
 EDGE = (
