@@ -117,11 +117,14 @@ def environment(**settings: str) -> dict[str, str]:
     }
 
 
-def end_connections(name: str) -> None:
-    """End the connections that Ansible keeps to a lab's hosts, as some time without a run would."""
-    content = yaml.safe_load(inventory(name).read_text(encoding="utf-8"))["all"]["vars"]
-    folder = Path(content["ansible_control_path_dir"])
-    for path in folder.iterdir() if folder.is_dir() else ():
+def sockets_of(name: str) -> Path:
+    """Return the folder of the connections that Ansible keeps to a lab's hosts."""
+    return Path(yaml.safe_load(inventory(name).read_text(encoding="utf-8"))["all"]["vars"]["ansible_control_path_dir"])
+
+
+def end_connections(sockets: Path) -> None:
+    """End the connections that Ansible keeps by the sockets in a folder, as some time without a run would."""
+    for path in sockets.iterdir() if sockets.is_dir() else ():
         subprocess.run(
             ["ssh", "-F", "none", "-o", f"ControlPath={path}", "-O", "exit", "lab"],
             stdin=subprocess.DEVNULL,

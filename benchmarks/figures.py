@@ -248,6 +248,17 @@ def beside_first(cases: dict[str, Case], columns: dict[str, str], title: str) ->
     return "\n".join(lines)
 
 
+SETTINGS_COLUMNS = {"ours": "a pass that changes nothing", "floor": "one command"}
+
+
+def far(figures: Figures) -> str:
+    """Return the table of settings where it is far to the hosts in Markdown."""
+    found = figures.get("far", {})
+    if not found:
+        return NOT_YET
+    return "\n".join([beside_first(found, SETTINGS_COLUMNS, "settings"), "", f"Made by `{COMMAND} --only far`."])
+
+
 def settings(figures: Figures) -> str:
     """Return the tables of settings and of facts in Markdown."""
     found = figures.get("settings", {})
@@ -255,7 +266,7 @@ def settings(figures: Figures) -> str:
         return NOT_YET
     return "\n".join(
         [
-            beside_first(found, {"ours": "a pass that changes nothing", "floor": "one command"}, "settings"),
+            beside_first(found, SETTINGS_COLUMNS, "settings"),
             "",
             beside_first(figures.get("facts", {}), {"seconds": "a play that does nothing else"}, "facts"),
             "",
@@ -279,7 +290,7 @@ def between(text: str, name: str, content: str) -> str:
 
 def tables(figures: Figures) -> dict[str, str]:
     """Return all that stands on the page, by the names of its marks."""
-    found = {"fleet": compared(figures), "growth": growth(figures), "settings": settings(figures)}
+    found = {"fleet": compared(figures), "growth": growth(figures), "settings": settings(figures), "far": far(figures)}
     return {
         name: f"{table}\n\n{PICTURES[name]}" if name in PICTURES and table != NOT_YET else table
         for name, table in found.items()

@@ -9,6 +9,7 @@
 - nochange: a pass that changes nothing, beside plain.yml and beside floor.yml, in turns on the same hosts. The hosts
   are brought to where both the rollout and plain.yml find nothing to do, and each measured pass has to say so;
 - settings: the same pass and floor.yml with each setting of examples/ansible.cfg taken away, and what facts cost;
+- far: the settings again, with hosts to which it is a tenth of a second there and back;
 - outage: for how long a client that asks each millisecond has no answer while its server's module is upgraded,
   beside `systemctl restart`;
 - growth: a pass that changes nothing over 3, 9, 27 and 81 hosts, and what the controller needs of memory for it.
@@ -46,6 +47,7 @@ from bench_kit import (
     inventory,
     on_all,
     run,
+    sockets_of,
     taken_down,
     up,
     write_page,
@@ -93,6 +95,12 @@ FACTS: dict[str, list[str]] = {
     "`!all,!min,distribution,pkg_mgr`, as the other playbooks read": ["!all", "!min", "distribution", "pkg_mgr"],
     "all, as without a word": ["all"],
 }
+FAR = 9
+AWAY_S = 0.05
+"""How long it is to a far host, one way."""
+
+FAR_SOCKETS = FOLDER / "far"
+"""Connections to hosts that are far, as those that are not must not take their place."""
 
 
 def say(text: str) -> None:
@@ -282,25 +290,50 @@ def change_nothing(fleet: Fleet, pairs: int | None) -> Figures:
     return {"nochange": found}
 
 
+def rounds_of_settings(
+    fleet: Fleet, names: Sequence[str], pairs: int, variables: dict[str, str], sockets: Path
+) -> dict[str, Case]:
+    """Measure a pass that changes nothing, and one command, with each setting taken away."""
+    found: dict[str, Case] = {name: {"ours": [], "floor": []} for name in SETTINGS}
+    for number in range(pairs):
+        for name in in_turns(number, *found):
+            searched = {"ansible_python_interpreter": "auto_silent"} if name == SEARCHED else {}
+            say(name)
+            for who in ("ours", "floor"):
+                if name == COLD:
+                    end_connections(sockets)
+                more = f"--extra-vars={json.dumps({**variables, **searched})}"
+                found[name][who].append(fleet.same(who, names, more, **SETTINGS[name]))
+    return found
+
+
 def change_settings(fleet: Fleet, pairs: int | None) -> Figures:
     """Measure what each setting is worth, and what facts cost."""
     names = fleet.grow(FLEET)
     fleet.converge(names)
-    found: dict[str, Case] = {name: {"ours": [], "floor": []} for name in SETTINGS}
+    found = rounds_of_settings(fleet, names, pairs or 2, {}, sockets_of(LAB))
     facts: dict[str, Case] = {name: {"seconds": []} for name in FACTS}
     for number in range(pairs or 2):
-        for name in in_turns(number, *found):
-            more = ["--extra-vars=ansible_python_interpreter=auto_silent"] if name == SEARCHED else []
-            say(name)
-            for who in ("ours", "floor"):
-                if name == COLD:
-                    end_connections(LAB)
-                found[name][who].append(fleet.same(who, names, *more, **SETTINGS[name]))
         for name in in_turns(number, *facts):
             say(f"facts: {name}")
             more = [f"--extra-vars={json.dumps({'facts_subset': FACTS[name]})}"]
             facts[name]["seconds"].append(fleet.same("facts", names, *more))
     return {"settings": found, "facts": facts}
+
+
+def change_settings_far(fleet: Fleet, pairs: int | None) -> Figures:
+    """Measure what each setting is worth where it is far to the hosts."""
+    names = fleet.grow(FAR)[:FAR]
+    fleet.converge(names)
+    FAR_SOCKETS.mkdir(exist_ok=True)
+    relay = f"{sys.executable} {ROOT / 'benchmarks' / 'far.py'} %h %p {AWAY_S}"
+    variables = {"ansible_ssh_extra_args": f"-o ProxyCommand='{relay}'", "ansible_control_path_dir": str(FAR_SOCKETS)}
+    try:
+        # The first run makes the connections.
+        fleet.same("ours", names, f"--extra-vars={json.dumps(variables)}")
+        return {"far": rounds_of_settings(fleet, names, pairs or 3, variables, FAR_SOCKETS)}
+    finally:
+        end_connections(FAR_SOCKETS)
 
 
 def away(hosts: Sequence[Host], what: Callable[[], object]) -> dict[str, float]:
@@ -426,6 +459,7 @@ PARTS: dict[str, Callable[[Fleet, int | None], Figures]] = {
     "upgrade": change_all,
     "nochange": change_nothing,
     "settings": change_settings,
+    "far": change_settings_far,
     "outage": change_one,
     "growth": grow,
 }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import os
-import subprocess
 import tempfile
 from typing import Any, Mapping
 
@@ -19,64 +18,15 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _build,
     _builders,
     _cache,
-    _declaration,
     _elf,
-    _header,
-    _host,
     _workshop,
 )
+from ansible_collections.edgeops.redis_modules.plugins.plugin_utils import _looking
 
 MODULE = "edgeops.redis_modules.redis_module_artifact"
 
 CONTROLLERS = ("controller_cache", "of", "on_controller", "share", "seen", "made", "header_content")
 """What is for the action alone; a host is not told of it."""
-
-
-def source_faults(entry: Mapping[str, Any], folder: str, files: list[str]) -> list[str]:
-    """Return what an entry names and its source folder does not have."""
-    if entry.get("make_target"):
-        has_makefile = any(name in files for name in ("GNUmakefile", "makefile", "Makefile"))
-        return [] if has_makefile else [f"make_target needs a Makefile in {folder}"]
-    sources = entry.get("sources") or _build.default_sources(files)
-    if not sources:
-        return [f"there are no C sources in {folder}; name them in sources"]
-    missing = [source for source in sources if os.path.normpath(source) not in files]
-    faults = [f"source {source} is not in {folder}" for source in missing]
-    for include in entry.get("include_dirs") or []:
-        if not os.path.isdir(os.path.join(folder, include)):
-            faults.append(f"include_dirs: there is no folder {include} in {folder}")
-    return faults
-
-
-def header_wanted(wanted: list[dict[str, Any]], header: str, header_sha256: str) -> str:
-    """Return which header modules are built with, as Workshop.look() takes it; empty where each brings its own."""
-    built = [want for want in wanted if _builders.is_built(want)]
-    if not built:
-        return ""
-    if header:
-        return header
-    if header_sha256:
-        return _header.given_name(header_sha256)
-    return "" if all(want["own_header"] for want in built) else _workshop.SERVER
-
-
-def run_here(command: list[str], cwd: str | None = None, environ_update: Mapping[str, str] | None = None) -> Any:
-    """Run a command on the controller, as AnsibleModule.run_command does on a host."""
-    environment = {**os.environ, **(environ_update or {})}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-        )
-    except OSError as error:
-        return 127, "", str(error)
-    return done.returncode, done.stdout, done.stderr
 
 
 class ActionModule(ActionBase):
@@ -91,7 +41,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = dict(self._task.args)
         own = {key: args.pop(key, None) for key in CONTROLLERS}
-        own["cache"] = os.path.expanduser(own["controller_cache"] or "~/.cache/edgeops-redis-modules")
+        own["cache"] = _looking.cache_of(own)
         own["on_controller"] = boolean(own["on_controller"] or False, strict=False)
         step = getattr(self, f"_step_{args.get('step')}", None)
         if step is None:
@@ -103,8 +53,6 @@ class ActionModule(ActionBase):
 
     def _step_look(self, args: dict[str, Any], own: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Tell what a host has and what it wants; of a builder, what it has of what the hosts want."""
-        header, header_sha256 = args.pop("header", None) or "", args.pop("header_sha256", None) or ""
-        modules = args.pop("modules", None) or []
         if own["of"] is not None:
             sources, headers = _builders.sources_of(own["of"]), _builders.headers_of(own["of"])
             # A builder that can't be reached or asked may not be needed; the plan tells. Only here is that no failure.
@@ -113,87 +61,10 @@ class ActionModule(ActionBase):
             except AnsibleConnectionFailure as error:
                 return {"changed": False, "msg": str(error)}
             return {"changed": False, "msg": answer.get("msg", "")} if answer.get("failed") else answer
-        wanted = self._wants([entry for entry in modules if entry.get("state") != "absent"], task_vars)
-        name = header_wanted(wanted, header, header_sha256)
-        sources = {want["name"]: [want["source_digest"]] for want in wanted}
-        answer = self._ask({**args, "_sources": sources, "_headers": [name] if name else []}, task_vars)
-        if answer.get("failed") or answer.get("unreachable"):
-            return answer
-        answer.update(wanted=wanted, header=name, held=_cache.held(own["cache"], sources))
-        if own["on_controller"]:
-            here = _workshop.Workshop(run_here, own["cache"], args.get("cc") or "gcc")
-            named = _builders.header_of(answer)
-            answer["controller"] = here.look(_workshop.Wanted(sources, [named] if named else []), "")
-        return answer
-
-    def _wants(self, entries: list[dict[str, Any]], task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return what the modules are made of, or fail with what is missing, of all of them at once."""
-        wanted, faults = [], []
-        for entry in entries:
-            try:
-                wanted.append(self._want(entry, task_vars))
-            except AnsibleActionFail as error:
-                faults.append(str(error.message))
-        if faults:
-            raise AnsibleActionFail("\n".join(faults))
-        return wanted
-
-    def _want(self, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a module is made of, or fail with what is missing."""
-        label = f"module {entry.get('name')}"
-        faults = _declaration.entry_faults(entry)
-        if faults:
-            raise AnsibleActionFail("\n".join(f"{label}: {fault}" for fault in faults))
-        entry = _declaration.completed(entry, "/")
-        want: dict[str, Any] = {"name": entry["name"], "src": "", "artifact": "", "local": "", "own_header": False}
-        if entry["src"]:
-            folder, files = self._sources(label, entry, task_vars)
-            return {
-                **want,
-                "src": folder,
-                "entry": _build.options_of(entry),
-                "own_header": any(os.path.basename(file) == _header.HEADER for file in files),
-                "source_digest": _build.tree_digest(folder, files),
-                "inputs": "",
-            }
-        # What is no URL is looked at at once: a wrong digest is the declaration's fault, whatever hosts have.
-        local = "" if "://" in entry["artifact"] else self._artifact(label, entry, task_vars)
-        return {
-            **want,
-            "artifact": entry["artifact"],
-            "local": local,
-            "source_digest": entry["sha256"],
-            "inputs": _build.inputs_digest({"sha256": entry["sha256"]}),
-        }
-
-    def _find(self, label: str, path: str, task_vars: Mapping[str, Any]) -> str:
-        folders = [str(task_vars.get("inventory_dir") or ""), str(task_vars.get("playbook_dir") or "")]
-        found = _build.locate(path, folders)
-        if found is None:
-            looked = "" if os.path.isabs(path) else f"; looked in {', '.join(_build.search(folders))}"
-            raise AnsibleActionFail(f"{label}: there is no {path} on the controller{looked}")
-        return found
-
-    def _sources(self, label: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> tuple[str, list[str]]:
-        """Return folder and files of the sources, or fail with what is missing."""
-        folder = self._find(label, entry["src"], task_vars)
-        if not os.path.isdir(folder):
-            raise AnsibleActionFail(f"{label}: src {folder} must be a folder; name the files in sources")
-        files = _build.source_files(folder, entry.get("make_output") or "")
-        faults = source_faults(entry, folder, files)
-        if faults:
-            raise AnsibleActionFail("\n".join(f"{label}: {fault}" for fault in faults))
-        return folder, files
-
-    def _artifact(self, label: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
-        """Return the path of the artifact on the controller, or fail where it is not the declared one."""
-        path = self._find(label, entry["artifact"], task_vars)
-        digest = _host.sha256_of(path)
-        if digest != entry["sha256"]:
-            raise AnsibleActionFail(
-                f"{label}: {path} has the digest {digest}, declared is {entry['sha256']}; correct the one that is wrong"
-            )
-        return path
+        asked = {**args, "controller_cache": own["cache"], "on_controller": own["on_controller"]}
+        look = _looking.asked(asked, task_vars)
+        answer = self._ask(look.args, task_vars)
+        return answer if answer.get("failed") or answer.get("unreachable") else _looking.told(look, asked, answer)
 
     # ------------------------------------------------------------ build
 
@@ -228,7 +99,7 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         if _elf.ELFTOOLS_IMPORT_ERROR:
             raise AnsibleActionFail("to build on the controller, its Python that runs Ansible needs pyelftools")
-        here = _workshop.Workshop(run_here, cache, args.get("cc") or "gcc")
+        here = _workshop.Workshop(_looking.run_here, cache, args.get("cc") or "gcc")
         with tempfile.TemporaryDirectory() as folder:
             try:
                 _build.unpack(archive, folder)

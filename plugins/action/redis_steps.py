@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Mapping
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.edgeops.redis_modules.plugins.plugin_utils import _kept
+from ansible_collections.edgeops.redis_modules.plugins.plugin_utils import _kept, _looking
 
 MODULE = "edgeops.redis_modules.redis_steps"
 RECEIPT = "redis_receipt"
+ARTIFACT = "redis_module_artifact"
 
 
 def with_declared(steps: list[dict[str, Any]], host: str) -> list[dict[str, Any]]:
@@ -23,6 +24,24 @@ def with_declared(steps: list[dict[str, Any]], host: str) -> list[dict[str, Any]
         for step in steps
         if declared or step.get("module") != RECEIPT
     ]
+
+
+def with_looks(
+    steps: list[dict[str, Any]], task_vars: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, tuple[_looking.Asked, Mapping[str, Any]]]]:
+    """Return the steps as the host takes them, and the looks at artifacts among them by their id.
+
+    Raises AnsibleActionFail where what modules are made of is not there.
+    """
+    found, looks = [], {}
+    for step in steps:
+        if step.get("module") != ARTIFACT:
+            found.append(step)
+            continue
+        look = _looking.asked(step.get("args", {}), task_vars)
+        looks[step.get("id") or ARTIFACT.split("_", maxsplit=1)[1]] = (look, step["args"])
+        found.append({**step, "args": look.args})
+    return found, looks
 
 
 class ActionModule(ActionBase):
@@ -37,5 +56,10 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": "\n".join(str(line) for line in why), "steps": {}}
         args = dict(self._task.args)
         args["steps"] = with_declared(args.get("steps") or [], str((task_vars or {}).get("inventory_hostname")))
+        args["steps"], looks = with_looks(args["steps"], task_vars or {})
         answer: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
+        for key, (look, asked) in looks.items():
+            seen = answer.get("steps", {}).get(key)
+            if seen and not seen.get("failed"):
+                answer["steps"][key] = _looking.told(look, asked, seen)
         return {**result, **answer}

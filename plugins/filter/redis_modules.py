@@ -17,6 +17,15 @@ from ansible.utils.display import Display
 PACKAGE = "ansible_collections.edgeops.redis_modules.plugins.module_utils"
 
 
+PARTS_OF_A_CHANGE = (
+    *(f"{PACKAGE}.{name}" for name in ("_acl", "_gates", "_instances", "_limits", "_lock", "_preflight", "_refusals")),
+    *(f"{PACKAGE}.{name}" for name in ("_release", "_report", "_settings", "_waves")),
+    "ansible_collections.edgeops.redis_modules.plugins.plugin_utils._kept",
+    "ansible_collections.edgeops.redis_modules.plugins.plugin_utils._looking",
+)
+"""What filters and actions stand on where hosts are changed, for each worker that would else bring it in for itself."""
+
+
 class Part:
     """A module of module_utils that is brought in when it is used.
 
@@ -219,6 +228,16 @@ def host_pattern(hosts: str | list[str]) -> str:
     return pattern
 
 
+def group_pattern(name: str, groups: Mapping[str, list[str]]) -> str:
+    """Return a group as the keyword C(hosts) of a play takes it; nobody where there is no such group."""
+    if name not in groups:
+        return "all:!all"
+    # Hosts are going to be changed. This is the process that workers are forked from, for each host and task another.
+    for part in PARTS_OF_A_CHANGE:
+        importlib.import_module(part)
+    return name
+
+
 def run_owner(who: str = "") -> dict[str, Any]:
     """Return what a lock says of its owner, for the ansible-playbook that runs this."""
     # Tasks are templated in workers that it forks, for each host and task another; some templates in itself.
@@ -268,6 +287,7 @@ class FilterModule:
             "firewall_peers": cover(_firewall, "peers"),
             "instance_faults": cover(_instances, "faults"),
             "host_pattern": host_pattern,
+            "group_pattern": group_pattern,
             "receipts_told": receipts_told,
             "run_owner": run_owner,
             "dead_runs": cover(_lock, "dead_runs"),

@@ -12,13 +12,6 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.edgeops.redis_modules.plugins.module_utils import _client, _host, _topology
 
-CLUSTER = "CLUSTER FAILOVER"
-SENTINEL = "SENTINEL FAILOVER"
-FAILOVER = "FAILOVER"
-
-SINCE = (6, 2)
-"""From here on: FAILOVER, and CLIENT PAUSE for writes alone."""
-
 FIRST_CHOICE = 1
 """The replica-priority that Sentinel takes before any other; 0 is for never."""
 
@@ -78,10 +71,10 @@ def name_of(hellos: Sequence[Hello]) -> str:
 def way(info: Mapping[str, str], sentinels: int) -> str:
     """Return the command by which the role is handed over; empty where there is none."""
     if _topology.is_clustered(info):
-        return CLUSTER
+        return _topology.CLUSTER_FAILOVER
     if sentinels:
-        return SENTINEL
-    return FAILOVER if version(info) >= SINCE else ""
+        return _topology.SENTINEL_FAILOVER
+    return _topology.FAILOVER if version(info) >= _topology.FAILOVER_SINCE else ""
 
 
 def version(info: Mapping[str, str]) -> tuple[int, ...]:

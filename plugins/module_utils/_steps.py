@@ -70,6 +70,12 @@ def _keys_delete() -> Any:
     return _step_keys_delete
 
 
+def _module_artifact() -> Any:
+    from ansible_collections.edgeops.redis_modules.plugins.module_utils import _step_module_artifact
+
+    return _step_module_artifact
+
+
 def _modules_confirm() -> Any:
     from ansible_collections.edgeops.redis_modules.plugins.module_utils import _step_modules_confirm
 
@@ -139,6 +145,7 @@ def _trial() -> Any:
 MODULES: dict[str, Callable[[], Any]] = {
     "redis_health": _health,
     "redis_keys_delete": _keys_delete,
+    "redis_module_artifact": _module_artifact,
     "redis_modules_confirm": _modules_confirm,
     "redis_modules_info": _modules_info,
     "redis_modules_place": _modules_place,

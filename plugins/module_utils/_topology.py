@@ -18,6 +18,14 @@ REPLICATION = "replication"
 SENTINEL = "sentinel"
 CLUSTER = "cluster"
 
+CLUSTER_FAILOVER = "CLUSTER FAILOVER"
+SENTINEL_FAILOVER = "SENTINEL FAILOVER"
+FAILOVER = "FAILOVER"
+"""The commands by which a primary's role goes to a replica."""
+
+FAILOVER_SINCE = (6, 2)
+"""From here on: FAILOVER, and CLIENT PAUSE for writes alone."""
+
 HELLO_CHANNEL = "__sentinel__:hello"
 """Each Sentinel subscribes to it at each server that it watches."""
 

@@ -9,7 +9,7 @@ import itertools
 import re
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _handover, _host, _topology
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import _host, _topology
 from ansible_collections.edgeops.redis_modules.plugins.module_utils._topology import Copy, Shard
 
 WAVES = ("1", "10%", "30%", "100%")
@@ -224,10 +224,10 @@ def successor(shard: Shard) -> Copy | None:
 def handover(shard: Shard) -> str:
     """Return the command by which the primary hands over; empty where there is none."""
     if shard.kind == _topology.CLUSTER:
-        return _handover.CLUSTER
+        return _topology.CLUSTER_FAILOVER
     if shard.kind == _topology.SENTINEL:
-        return _handover.SENTINEL
-    return _handover.FAILOVER if _host.version_tuple(shard.version) >= _handover.SINCE else ""
+        return _topology.SENTINEL_FAILOVER
+    return _topology.FAILOVER if _host.version_tuple(shard.version) >= _topology.FAILOVER_SINCE else ""
 
 
 def label(shard: Shard) -> str:

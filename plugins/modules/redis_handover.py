@@ -178,12 +178,12 @@ class Handover:
                 "REPLICAOF NO ONE to the replica and REPLICAOF to this server"
             )
         self.address = _handover.heir_in(_topology.parse_replicas(self.info), self.params["to"], self.params["to_port"])
-        if command == _handover.CLUSTER:
+        if command == _topology.CLUSTER_FAILOVER:
             nodes = _topology.parse_nodes(str(_client.text(self.here.call("CLUSTER", "NODES"))))
             myself = str(_client.text(self.here.call("CLUSTER", "MYID")))
             _handover.refuse_node(nodes, myself, self.params["to"], self.params["to_port"])
         heir = self.connect_heir()
-        watch = SentinelWatch(self, heir, sentinels) if command == _handover.SENTINEL else None
+        watch = SentinelWatch(self, heir, sentinels) if command == _topology.SENTINEL_FAILOVER else None
         if self.check_mode:
             return self.result(command, "", f"{self.where} would take over by {command}")
         self.catch_up(heir)
@@ -192,7 +192,7 @@ class Handover:
         else:
             self.hand_over(heir, command)
         self.prove(heir)
-        forgotten = "" if command == _handover.CLUSTER else self.remember(heir)
+        forgotten = "" if command == _topology.CLUSTER_FAILOVER else self.remember(heir)
         message = f"{self.where} took over by {command}, and this server follows it{forgotten}"
         return self.result(command, self.where, message)
 
@@ -266,17 +266,17 @@ class Handover:
 
     def hand_over(self, heir: _client.Client, command: str) -> None:
         """Have the server or the cluster do it. Raises HandoverError."""
-        if command == _handover.FAILOVER:
+        if command == _topology.FAILOVER:
             self.await_acknowledgement()
         begun = time.monotonic()
         with self.said(heir, "the handover was refused or cut off"):
-            if command == _handover.CLUSTER:
+            if command == _topology.CLUSTER_FAILOVER:
                 heir.call("CLUSTER", "FAILOVER")
             else:
                 where = (self.address, str(self.params["to_port"]))
                 self.here.call("FAILOVER", "TO", *where, "TIMEOUT", str(self.params["longest_pause"]))
             while _handover.primary_of(replication(heir)):
-                under_way = command == _handover.CLUSTER or self.in_failover()
+                under_way = command == _topology.CLUSTER_FAILOVER or self.in_failover()
                 if not under_way and _handover.primary_of(replication(heir)):
                     raise self.error(
                         heir, f"the server gave up after {milliseconds(begun)} ms: {self.where} lagged behind"
@@ -501,7 +501,7 @@ class SentinelWatch:
     def promote(self) -> None:
         """Hold writes back, have Sentinel promote the heir, and follow. Raises HandoverError."""
         self.await_calm()
-        hold = Pause(self) if _handover.version(self.handover.info) >= _handover.SINCE else Refusal(self)
+        hold = Pause(self) if _handover.version(self.handover.info) >= _topology.FAILOVER_SINCE else Refusal(self)
         with uninterrupted(), self.handover.said(self.heir, "the handover was cut off"):
             begun = time.monotonic()
             primary = ""

@@ -266,7 +266,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.urls import open_url
 
-from ansible_collections.edgeops.redis_modules.plugins.module_utils import _build, _elf, _workshop
+from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
+    _build,
+    _elf,
+    _step_module_artifact,
+    _workshop,
+)
 
 
 def bring(module: AnsibleModule, folder: str) -> None:
@@ -277,12 +282,6 @@ def bring(module: AnsibleModule, folder: str) -> None:
             content = stream.read()
     if content:
         _build.unpack(content, folder)
-
-
-def look(module: AnsibleModule, workshop: _workshop.Workshop) -> dict[str, Any]:
-    """Tell what this host has."""
-    wanted = _workshop.Wanted(module.params["_sources"] or {}, module.params["_headers"] or [])
-    return {"changed": False, **workshop.look(wanted, module.params["binary"])}
 
 
 def build(module: AnsibleModule, workshop: _workshop.Workshop, folder: str) -> dict[str, Any]:
@@ -326,10 +325,7 @@ def main() -> None:
             "modules": {"type": "list", "elements": "dict", "default": []},
             "header": {"type": "str", "default": ""},
             "header_sha256": {"type": "str", "default": ""},
-            "binary": {"type": "path", "default": "/usr/bin/redis-server"},
-            "cache": {"type": "path", "default": "/var/cache/edgeops-redis-modules"},
             "controller_cache": {"type": "str", "default": "~/.cache/edgeops-redis-modules"},
-            "cc": {"type": "str", "default": "gcc"},
             "keep": {"type": "int", "default": 5},
             # The action's alone; the host hears of them by what follows.
             "of": {"type": "list", "elements": "dict"},
@@ -339,10 +335,8 @@ def main() -> None:
             "made": {"type": "dict"},
             "header_name": {"type": "str", "default": ""},
             "header_content": {"type": "str", "default": ""},
-            # Given by the action: what to look for, and what it sends.
-            "_sources": {"type": "dict"},
-            "_headers": {"type": "list", "elements": "str"},
-            # Not secret, but nothing for a log either.
+            **_step_module_artifact.LOOK_ARGUMENTS,
+            # Given by the action: what it sends; not secret, but nothing for a log either.
             "_content": {"type": "str", "no_log": True},
             "_archive": {"type": "path"},
         },
@@ -350,7 +344,7 @@ def main() -> None:
     )
     workshop = _workshop.Workshop(module.run_command, module.params["cache"], module.params["cc"])
     if module.params["step"] == "look":
-        module.exit_json(**look(module, workshop))
+        module.exit_json(**_step_module_artifact.look(module))
     if _elf.ELFTOOLS_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("pyelftools"), exception=_elf.ELFTOOLS_IMPORT_ERROR)
     folder = tempfile.mkdtemp(dir=module.tmpdir)

@@ -30,12 +30,13 @@ options:
         type: str
         required: true
       module:
-        description: The module, without the name of this collection.
+        description: The module, without the name of this collection. Of V(redis_module_artifact), its look alone.
         type: str
         required: true
         choices:
           - redis_health
           - redis_keys_delete
+          - redis_module_artifact
           - redis_modules_confirm
           - redis_modules_info
           - redis_modules_place

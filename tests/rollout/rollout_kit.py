@@ -187,8 +187,8 @@ class Host:
         try:
             yield watch
         finally:
-            # The end of its connection does not end it; it would stop a later run's process. One that has seen the step has ended: its
-            # host may be off by now.
+            # The end of its connection does not end it; it would stop a later run's process. One that has seen the
+            # step has ended, and its host may be off by now.
             if watch.poll() is None:
                 self.sh(f"kill {pid}", check=False)
             watch.communicate()

@@ -8,7 +8,7 @@ import re
 import signal
 
 from conftest import Built
-from rollout_kit import Done, Host, Lab, until
+from rollout_kit import SNAPSHOT, Done, Host, Lab, until
 
 LOCK = "/var/lib/edgeops-redis-modules/rollout.lock"
 
@@ -84,6 +84,35 @@ def test_a_wave_that_does_not_pass_goes_back_and_stops_the_rest(
     assert r11.pid == canary
 
 
+def test_a_run_that_dies_between_waves_leaves_nothing_that_the_next_does_not_end(
+    lab: Lab, fleet: list[Host], built: dict[str, Built]
+) -> None:
+    """What a wave has reached is kept, although nobody has forgotten yet what was there before."""
+    first, second, _third = fleet
+    modules = [built["handed"].entry()]
+    variables = {"redis_modules": modules, "redis_rollout_waves": ["1"]}
+    process = lab.ansible.start("rollout", lab.ansible.inventory(fleet, variables))
+    waves = 0
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            waves += line.startswith("TASK") and "Try it, change the server" in line
+            if waves == 2:
+                break
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    until(lambda: not second.sh("pgrep -x python3", check=False), "what was begun there is over", 120)
+    assert first.sh(f"ls -d {SNAPSHOT} {LOCK}").split() == [SNAPSHOT, LOCK]
+    assert sorted(first.modules()) == ["handed"]
+    before = first.pid
+    lab.ansible(fleet, modules, redis_rollout_waves=["1"]).good()
+    assert loaded(fleet) == [["handed"]] * 3
+    assert first.pid == before, "it had come to where it should"
+    assert not any(host.sh(f"ls -d {SNAPSHOT} {LOCK} 2>/dev/null", check=False) for host in fleet)
+    assert "3 of 3 hosts are as wanted" in lab.ansible(fleet, modules).unchanged().output
+
+
 def test_gates_that_can_not_be_read_are_refused_before_anything_is_touched(lab: Lab, r12: Host) -> None:
     """And what comes out as something else than true is no passed gate."""
     before = r12.snapshot()
@@ -122,7 +151,7 @@ def test_a_host_that_is_lost_before_its_turn_is_reported_and_all_others_are_rele
         assert process.stdout is not None
         for line in process.stdout:
             output.append(line)
-            if line.startswith("TASK") and "Forget what was there" in line and not lost.is_cut_off():
+            if line.startswith("TASK") and "Stand or fall with the wave" in line and not lost.is_cut_off():
                 os.kill(process.pid, signal.SIGSTOP)
                 lost.cut_off(35)
                 os.kill(process.pid, signal.SIGCONT)

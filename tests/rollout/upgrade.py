@@ -67,34 +67,25 @@ class Upgrade:
             "systemctl list-units --all --plain --no-legend 'redis-trial-*'",
             check=False,
         )
-        found = {
-            "text": host.cli("probe.text"),
-            "arguments": host.texts("probe.args"),
-            "file": host.sha256(path),
-            "live image": host.live_sha256(path),
-            "modules": set(host.modules()),
-            "hz": host.config("hz"),
-            "hz in redis.conf": f"hz {self.hz}\n" in host.sh(f"cat {CONF}"),
-            "LimitCORE in the drop-in": self.core in host.sh(f"cat {DROPIN}"),
-            "LimitCORE": host.sh(f"systemctl show -p LimitCORE --value {UNIT}").strip(),
-            "module folder": set(host.sh(f"ls -A {FOLDER}").split()),
-            "left over": left,
-        }
-        wanted = {
-            "text": self.text,
-            "arguments": self.args,
-            "file": self.release.sha256,
-            "live image": self.release.sha256,
-            "modules": {"probe"} | extra,
-            "hz": str(self.hz),
-            "hz in redis.conf": True,
-            "LimitCORE in the drop-in": True,
-            "LimitCORE": self.core.split("=")[1],
-            "module folder": {".releases", "probe.so"} | {f"{name}.so" for name in extra},
-            "left over": "",
-        }
-        other = {what: value for what, value in found.items() if value != wanted[what]}
-        assert not other, f"{when}: {other}"
+        state = [
+            ("text", host.cli("probe.text"), self.text),
+            ("arguments", host.texts("probe.args"), self.args),
+            ("file", host.sha256(path), self.release.sha256),
+            ("live image", host.live_sha256(path), self.release.sha256),
+            ("modules", set(host.modules()), {"probe"} | extra),
+            ("hz", host.config("hz"), str(self.hz)),
+            ("hz in redis.conf", f"hz {self.hz}\n" in host.sh(f"cat {CONF}"), True),
+            ("LimitCORE in the drop-in", self.core in host.sh(f"cat {DROPIN}"), True),
+            ("LimitCORE", host.sh(f"systemctl show -p LimitCORE --value {UNIT}").strip(), self.core.split("=")[1]),
+            (
+                "module folder",
+                set(host.sh(f"ls -A {FOLDER}").split()),
+                {".releases", "probe.so"} | {f"{name}.so" for name in extra},
+            ),
+            ("left over", left, ""),
+        ]
+        other = [f"{what}: {found!r}, not {wanted!r}" for what, found, wanted in state if found != wanted]
+        assert not other, "\n".join([when, *other])
 
 
 def runs(host: Host, when: str) -> None:

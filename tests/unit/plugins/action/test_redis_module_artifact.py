@@ -26,6 +26,7 @@ from ansible_collections.edgeops.redis_modules.plugins.module_utils import (
     _declaration,
     _workshop,
 )
+from ansible_collections.edgeops.redis_modules.plugins.plugin_utils import _looking
 
 GOOD_MODULE = "int RedisModule_OnLoad(void *c, void **v, int n) { (void)c; (void)v; (void)n; return 0; }\n"
 
@@ -34,7 +35,7 @@ class TestSourceFaults:
     """What an entry names and its folder does not have."""
 
     def faults(self, folder: Path, **entry: Any) -> list[str]:
-        return action.source_faults(entry, str(folder), _build.source_files(str(folder)))
+        return _looking.source_faults(entry, str(folder), _build.source_files(str(folder)))
 
     def test_no_c_sources(self, tmp_path: Path) -> None:
         (tmp_path / "a.cc").write_text("")

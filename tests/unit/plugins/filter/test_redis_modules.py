@@ -162,6 +162,12 @@ def test_a_process_that_is_no_worker_is_a_run_of_its_own() -> None:
     assert FILTERS["dead_runs"]([other, mine], mine["controller"]) == [other["run"]]
 
 
+def test_group_pattern_is_nobody_without_the_group():
+    pattern = FILTERS["group_pattern"]
+    assert pattern("changed", {"all": ["a"]}) == "all:!all"
+    assert pattern("changed", {"all": ["a"], "changed": ["a"]}) == "changed"
+
+
 def test_host_pattern_joins_a_list_and_refuses_nobody():
     pattern = FILTERS["host_pattern"]
     assert pattern("pumps:&north") == "pumps:&north"
