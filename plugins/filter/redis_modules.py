@@ -17,13 +17,18 @@ from ansible.utils.display import Display
 PACKAGE = "ansible_collections.edgeops.redis_modules.plugins.module_utils"
 
 
+CONTROLLERS = "ansible_collections.edgeops.redis_modules.plugins.plugin_utils"
+PARTS_OF_A_LOOK = (f"{PACKAGE}._declared", f"{CONTROLLERS}._kept")
 PARTS_OF_A_CHANGE = (
     *(f"{PACKAGE}.{name}" for name in ("_acl", "_gates", "_instances", "_limits", "_lock", "_preflight", "_refusals")),
     *(f"{PACKAGE}.{name}" for name in ("_release", "_report", "_settings", "_waves")),
-    "ansible_collections.edgeops.redis_modules.plugins.plugin_utils._kept",
-    "ansible_collections.edgeops.redis_modules.plugins.plugin_utils._looking",
+    f"{CONTROLLERS}._looking",
 )
-"""What filters and actions stand on where hosts are changed, for each worker that would else bring it in for itself."""
+"""What actions and filters stand on at the first look, and where hosts are changed.
+
+Each task of each host is a fork of the process that works out a play's keywords. What that has not brought in, each of
+them brings in for itself, and compiles it anew, as Ansible keeps no bytecode of collections.
+"""
 
 
 class Part:
@@ -78,6 +83,12 @@ else:
     _report = Part("_report")
     _settings = Part("_settings")
     _waves = Part("_waves")
+
+
+def bring_in(parts: tuple[str, ...]) -> None:
+    """Import what forks of this process are going to ask for."""
+    for part in parts:
+        importlib.import_module(part)
 
 
 def speaking(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,6 +236,7 @@ def host_pattern(hosts: str | list[str]) -> str:
         raise AnsibleFilterError(
             "redis_hosts names nobody; give a group, a pattern or a list of them, or leave it away"
         )
+    bring_in(PARTS_OF_A_LOOK)
     return pattern
 
 
@@ -232,9 +244,7 @@ def group_pattern(name: str, groups: Mapping[str, list[str]]) -> str:
     """Return a group as the keyword C(hosts) of a play takes it; nobody where there is no such group."""
     if name not in groups:
         return "all:!all"
-    # Hosts are going to be changed. This is the process that workers are forked from, for each host and task another.
-    for part in PARTS_OF_A_CHANGE:
-        importlib.import_module(part)
+    bring_in(PARTS_OF_A_CHANGE)
     return name
 
 
